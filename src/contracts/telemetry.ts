@@ -1,0 +1,59 @@
+/**
+ * Named events of the core (`noun.past-participle`). Logs, metrics and tests subscribe; the core never logs.
+ *
+ * Hot-path events are emitted once per batch, not per command. Everything called an alarm tells of something a person
+ * must see: loss, a stopped projection, a clock that went back.
+ */
+export interface TelemetryEvents {
+  'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
+  'commands.refused': { stream: string; reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'; count: number }
+  'entries.read': { stream: string; partition: number; count: number }
+  'entries.reconciled': { stream: string; partition: number; count: number }
+  'entries.claimed': { stream: string; partition: number; count: number; from: string; suspects: number }
+  'entries.released': { stream: string; partition: number; count: number }
+  'entries.redelivered': { stream: string; partition: number; count: number }
+  'batch.handled': { stream: string; type: string; count: number; durationMs: number; failed: boolean }
+  'batch.split': { stream: string; type: string; count: number; error: string }
+  'batch.settled': {
+    stream: string
+    partition: number
+    done: number
+    retried: number
+    dead: number
+    stale: number
+    conflicts: number
+    events: number
+    durationMs: number
+  }
+  'command.retried': { stream: string; type: string; id: string; attempt: number; delayMs: number; error: string }
+  'command.dead-lettered': { stream: string; type: string; id: string; attempt: number; error: string }
+  'command.deferred': { stream: string; type: string; version: number; id: string }
+  'commands.promoted': { stream: string; partition: number; count: number }
+  'commands.relayed': { stream: string; partition: number; count: number }
+  'consumer.pronounced-dead': { stream: string; partition: number; consumer: string; silentMs: number }
+  'consumer.removed': { stream: string; partition: number; consumer: string }
+  'stream.trimmed': { stream: string; partition: number; log: 'commands' | 'ready' | 'events' | 'dead'; count: number }
+  'schedule.fired': { schedule: string; tickMs: number; missed: number }
+  'schedule.refused': { schedule: string; tickMs: number; reason: string }
+  'projection.committed': { projection: string; partition: number; events: number; views: number; durationMs: number }
+  'projection.conflicted': { projection: string; partition: number }
+  'projection.stopped': { projection: string; partition: number; position: string; error: string }
+  'projection.event-skipped': { projection: string; partition: number; position: string; error: string }
+  'view.read': { projection: string; cached: boolean }
+  'connection.lost': { role: string; error: string }
+  'connection.restored': { role: string }
+  'service.failed': { service: string; error: string }
+  'service.started': { service: string }
+  'service.stopped': { service: string }
+  /** Something a person must see. */
+  'alarm.raised': { alarm: string; stream: string | undefined; detail: string }
+}
+
+export type TelemetryName = keyof TelemetryEvents
+
+/** What a subscriber may be handed. Never blocks, never throws into the emitter. */
+export type TelemetryListener = <Name extends TelemetryName>(name: Name, payload: TelemetryEvents[Name]) => void
+
+export interface Telemetry {
+  emit<Name extends TelemetryName>(name: Name, payload: TelemetryEvents[Name]): void
+}

@@ -1,0 +1,44 @@
+/** Public entry of Millrace: what a module in `workers/` needs to define commands, handlers, events and views. */
+export {
+  type AggregateDefinition,
+  type AggregateHandlerDefinition,
+  type AggregateOptions,
+  type Decision,
+  defineAggregate,
+  defineAggregateHandler,
+  type NewEvent,
+  newEvent,
+} from './contracts/aggregate.ts'
+export { type CommandDefinition, type CommandOptions, defineCommand } from './contracts/command.ts'
+export { type ErrorCode, errorCode, MillraceError, type PayloadIssue } from './contracts/errors.ts'
+export {
+  defineEvent,
+  type EventDefinition,
+  type EventOptions,
+  type EventPayload,
+  type RecordedEvent,
+} from './contracts/event.ts'
+export {
+  defineBatchHandler,
+  defineHandler,
+  type HandledCommand,
+  type HandlerContext,
+  type HandlerDefinition,
+  type HandlerOptions,
+  type SendOptions,
+  type SingleHandlerOptions,
+  type TraceContext,
+} from './contracts/handler.ts'
+export type { Logger } from './contracts/logger.ts'
+export { type Done, done, type Outcome, type Reject, type Retry, reject, retry } from './contracts/outcome.ts'
+export {
+  defineProjection,
+  type Fold,
+  type ProjectionDefinition,
+  type ProjectionOptions,
+  type ViewKeys,
+} from './contracts/projection.ts'
+export { defineSchedule, type ScheduleDefinition, type ScheduleOptions, type Timetable } from './contracts/schedule.ts'
+export type { PayloadInput, PayloadOutput, PayloadSchema } from './contracts/schema.ts'
+export { defineStream, type RetentionOptions, type StreamDefinition, type StreamOptions } from './contracts/stream.ts'
+export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'

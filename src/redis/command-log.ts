@@ -1,0 +1,238 @@
+/**
+ * The command streams as producers and operators see them: append, status, cancel, depth.
+ *
+ * Appending is at most once per idempotency key; two windows of records are kept, so a key is remembered for at least one
+ * window and at most two.
+ */
+import { MillraceError } from '../contracts/errors.ts'
+import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
+import type { RedisLink } from './connection.ts'
+import { unpackPayload } from './entry-codec.ts'
+import { GROUP, idempotencyCountKey, idempotencyKey, type PartitionKeys } from './keys.ts'
+
+/** What a producer's retry is recognised by. */
+export interface IdempotencyMark {
+  /** 16 bytes over tenant and key. */
+  readonly digest: Buffer
+  /** 8 bytes over type, content type and body. */
+  readonly fingerprint: Buffer
+}
+
+export interface NewCommand {
+  readonly blob: Buffer
+  readonly mark: IdempotencyMark | undefined
+  /** Absent: at once. */
+  readonly deliver: { readonly delayMs: number } | { readonly atMs: number } | undefined
+}
+
+export type AppendResult =
+  | { readonly kind: 'stored' | 'known'; readonly token: string }
+  | { readonly kind: 'conflict' | 'full' }
+
+export interface IdempotencyLimits {
+  /** A key is remembered at least this long. */
+  readonly windowMs: number
+  /** Records per window over all keys. */
+  readonly recordsMax: number
+}
+
+const COUNTERS = 64
+
+/** Appends commands without key and delay. All are stored, or the error says that nothing is certain. */
+export async function appendPlain(link: RedisLink, keys: PartitionKeys, blobs: readonly Buffer[]): Promise<string[]> {
+  const reply = await link.run('append', [keys.commands], blobs)
+  return replyArray(reply).map((id) => `e${replyText(id)}`)
+}
+
+/** Appends commands with idempotency keys or delays. `window` is the caller's guess; the server corrects it. */
+export async function appendKeyed(
+  link: RedisLink,
+  keys: PartitionKeys,
+  commands: readonly NewCommand[],
+  limits: IdempotencyLimits,
+  nowMs: number,
+): Promise<AppendResult[]> {
+  let window = Math.floor(nowMs / limits.windowMs)
+  for (let round = 0; round < 3; round++) {
+    const { scriptKeys, args } = keyedArguments(keys, commands, limits, window)
+    const reply = replyArray(await link.run('append-keyed', scriptKeys, args))
+    const first = reply.length === 1 ? replyText(reply[0]) : ''
+    if (!first.startsWith('W')) return reply.map((item) => appendResult(replyText(item)))
+    window = Number(first.slice(1))
+  }
+  throw new MillraceError('redis.unavailable', 'The idempotency window changed twice while appending; retry.', {
+    retryAfterS: 1,
+  })
+}
+
+function keyedArguments(
+  keys: PartitionKeys,
+  commands: readonly NewCommand[],
+  limits: IdempotencyLimits,
+  window: number,
+): { scriptKeys: string[]; args: (string | Buffer | number)[] } {
+  const scriptKeys = [keys.commands, keys.due, keys.dueBodies, keys.records, keys.counter]
+  const indexes = new Map<string, number>()
+  const indexOf = (key: string): number => {
+    const known = indexes.get(key)
+    if (known !== undefined) return known
+    scriptKeys.push(key)
+    indexes.set(key, scriptKeys.length)
+    return scriptKeys.length
+  }
+  const args: (string | Buffer | number)[] = [window, limits.windowMs, Math.ceil(limits.recordsMax / COUNTERS)]
+  for (const { blob, mark, deliver } of commands) {
+    if (mark === undefined) args.push(0, 0, 0, '', '')
+    else {
+      const { digest, fingerprint } = mark
+      args.push(
+        indexOf(idempotencyKey(digest, window)),
+        indexOf(idempotencyKey(digest, window - 1)),
+        indexOf(idempotencyCountKey(digest, window)),
+        digest,
+        fingerprint,
+      )
+    }
+    if (deliver === undefined) args.push('')
+    else args.push('delayMs' in deliver ? `d${deliver.delayMs}` : `a${deliver.atMs}`)
+    args.push(blob)
+  }
+  return { scriptKeys, args }
+}
+
+function appendResult(text: string): AppendResult {
+  switch (text[0]) {
+    case '=':
+      return { kind: 'stored', token: text.slice(1) }
+    case '~':
+      return { kind: 'known', token: text.slice(1) }
+    case '!':
+      return { kind: 'conflict' }
+    case '#':
+      return { kind: 'full' }
+    default:
+      throw new MillraceError('redis.unknown', `Redis answered "${text.slice(0, 20)}" to an append.`)
+  }
+}
+
+export type CommandState =
+  | 'scheduled'
+  | 'retrying'
+  | 'accepted'
+  | 'processing'
+  | 'done'
+  | 'dead'
+  | 'cancelled'
+  | 'expired'
+  | 'unknown'
+  | 'lost'
+
+/** What the side record of a command may tell. */
+export interface CommandRecord {
+  readonly attempts?: number
+  readonly error?: string
+  readonly result?: unknown
+  readonly atMs?: number
+}
+
+export interface CommandStatus {
+  readonly state: CommandState
+  readonly record: CommandRecord
+  /** When it will be delivered, Redis ms; for `scheduled` and `retrying`. */
+  readonly dueAtMs: number | undefined
+  /** Entry id in the dead-letter stream, for `dead`. */
+  readonly deadLetterId: string | undefined
+  /** Last entry of the partition's event log at that moment. */
+  readonly lastEventId: string
+}
+
+export async function readStatus(link: RedisLink, keys: PartitionKeys, token: string): Promise<CommandStatus> {
+  const reply = replyArray(
+    await link.run(
+      'status',
+      [keys.commands, keys.ready, keys.records, keys.floors, keys.counter, keys.events],
+      [GROUP, token],
+    ),
+  )
+  const state = replyText(reply[0]) as CommandState
+  const detail = isNothing(reply[1]) ? Buffer.alloc(0) : replyBuffer(reply[1])
+  const { head, record } = splitRecord(state, detail)
+  return {
+    state,
+    record,
+    dueAtMs: state === 'scheduled' || state === 'retrying' ? Number(head) : undefined,
+    deadLetterId: state === 'dead' ? head : undefined,
+    lastEventId: replyText(reply[2]),
+  }
+}
+
+/** `done` and `cancelled` records are msgpack; the others start with a position or a time and a colon. */
+function splitRecord(state: CommandState, detail: Buffer): { head: string; record: CommandRecord } {
+  const bare = state === 'done' || state === 'cancelled'
+  const colon = bare ? -1 : detail.indexOf(':')
+  if (colon < 0) {
+    if (bare) return { head: '', record: detail.length === 0 ? {} : readRecord(detail) }
+    return { head: detail.toString('latin1'), record: {} }
+  }
+  const rest = detail.subarray(colon + 1)
+  return { head: detail.toString('latin1', 0, colon), record: rest.length === 0 ? {} : readRecord(rest) }
+}
+
+function readRecord(bytes: Buffer): CommandRecord {
+  try {
+    return unpackPayload(bytes) as CommandRecord
+  } catch {
+    return {}
+  }
+}
+
+/** True when it was cancelled; false when it has started or ended. */
+export async function cancelCommand(
+  link: RedisLink,
+  keys: PartitionKeys,
+  token: string,
+  record: Buffer,
+): Promise<boolean> {
+  const reply = await link.run(
+    'cancel',
+    [keys.commands, keys.records, keys.recordTimes, keys.due, keys.dueBodies],
+    [GROUP, token, record],
+  )
+  return replyNumber(reply) === 1
+}
+
+export interface PartitionDepth {
+  /** Entries in the command and ready streams, acknowledged but untrimmed ones included. */
+  readonly entries: number
+  readonly pending: number
+  readonly due: number
+  readonly dead: number
+  readonly events: number
+}
+
+/** Sampled for admission, metrics and `GET /v1/streams`; one round trip. */
+export async function readDepth(link: RedisLink, keys: PartitionKeys): Promise<PartitionDepth> {
+  return await link.use('the depth of a partition', async (client) => {
+    const [commands, ready, due, dead, events, pending] = await Promise.all([
+      client.xlen(keys.commands),
+      client.xlen(keys.ready),
+      client.zcard(keys.due),
+      client.xlen(keys.dead),
+      client.xlen(keys.events),
+      pendingCount(client.xpending(keys.commands, GROUP), client.xpending(keys.ready, GROUP)),
+    ])
+    return { entries: commands + ready, pending, due, dead, events }
+  })
+}
+
+async function pendingCount(...summaries: Promise<unknown[]>[]): Promise<number> {
+  let total = 0
+  for (const summary of summaries) {
+    try {
+      total += replyNumber((await summary)[0])
+    } catch (error) {
+      if (!(error instanceof Error && error.message.includes('NOGROUP'))) throw error
+    }
+  }
+  return total
+}

@@ -1,0 +1,174 @@
+/**
+ * The bytes of one command or event: a small binary header, then the payload.
+ *
+ *   0      format version (1)
+ *   1      payload codec: 1 msgpack
+ *   2      flags: 1 key, 2 trace, 4 tick, 8 trail
+ *   3-4    payload version
+ *   5-10   time in ms: accepted (command) or emitted (event)
+ *   11     length of type, type (latin1)
+ *   …      key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · trail: length (2 bytes), msgpack
+ *   …      payload
+ *
+ * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
+ * server's clock.
+ */
+import { Packr } from 'msgpackr'
+import { MillraceError } from '../contracts/errors.ts'
+
+const FORMAT = 1
+const CODEC_MSGPACK = 1
+const HEADER_BYTES = 12
+const FLAG_KEY = 1
+const FLAG_TRACE = 2
+const FLAG_TICK = 4
+const FLAG_TRAIL = 8
+const KEY_BYTES_MAX = 255
+const TRACE_BYTES = 25
+
+const packr = new Packr({ useRecords: false, moreTypes: false })
+
+/** One failed run of a command. */
+export interface FailedAttempt {
+  readonly attempt: number
+  readonly atMs: number
+  readonly error: string
+}
+
+/** What a command has been through; absent on its first run. */
+export interface Trail {
+  /** Runs that counted so far. */
+  readonly attempts: number
+  /** Crash level carried into copies. */
+  readonly level: number
+  readonly redrives: number
+  /** Newest last, at most `TRAIL_FAILURES_MAX`; the first failure is always kept. */
+  readonly failures: readonly FailedAttempt[]
+  /** When the first worker met it without knowing its type or version (ms); for the alarm. */
+  readonly unknownSinceMs?: number
+}
+
+export const EMPTY_TRAIL: Trail = Object.freeze({ attempts: 0, level: 0, redrives: 0, failures: Object.freeze([]) })
+export const TRAIL_FAILURES_MAX = 20
+
+export interface Envelope {
+  readonly type: string
+  readonly version: number
+  /** Wall clock of who wrote it, ms since 1970. */
+  readonly atMs: number
+  readonly key: string
+  readonly trace: Buffer | undefined
+  readonly tickMs: number | undefined
+  readonly trail: Trail | undefined
+}
+
+/** msgpack, without record extensions. */
+export function packPayload(payload: unknown): Buffer {
+  return packr.pack(payload)
+}
+
+export function unpackPayload(bytes: Buffer): unknown {
+  return packr.unpack(bytes)
+}
+
+/** @throws MillraceError `command.invalid` when the key is longer than 255 bytes */
+export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
+  const { type, key, trace, tickMs, trail } = envelope
+  const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
+  if (keyBytes > KEY_BYTES_MAX) {
+    throw new MillraceError('command.invalid', `The key of "${type}" has ${keyBytes} bytes; at most 255 are allowed.`)
+  }
+  const trailBytes = trail === undefined ? undefined : packr.pack(trail)
+  let length = HEADER_BYTES + type.length + payload.length
+  if (keyBytes > 0) length += 1 + keyBytes
+  if (trace !== undefined) length += TRACE_BYTES
+  if (tickMs !== undefined) length += 6
+  if (trailBytes !== undefined) length += 2 + trailBytes.length
+  const out = Buffer.allocUnsafe(length)
+  out[0] = FORMAT
+  out[1] = CODEC_MSGPACK
+  out[2] =
+    (keyBytes > 0 ? FLAG_KEY : 0) |
+    (trace === undefined ? 0 : FLAG_TRACE) |
+    (tickMs === undefined ? 0 : FLAG_TICK) |
+    (trailBytes === undefined ? 0 : FLAG_TRAIL)
+  out.writeUInt16BE(envelope.version, 3)
+  out.writeUIntBE(envelope.atMs, 5, 6)
+  out[11] = type.length
+  let at = HEADER_BYTES + out.write(type, HEADER_BYTES, 'latin1')
+  if (keyBytes > 0) {
+    out[at] = keyBytes
+    at += 1 + out.write(key, at + 1, 'utf8')
+  }
+  if (trace !== undefined) at += trace.copy(out, at)
+  if (tickMs !== undefined) at = out.writeUIntBE(tickMs, at, 6)
+  if (trailBytes !== undefined) {
+    at = out.writeUInt16BE(trailBytes.length, at)
+    at += trailBytes.copy(out, at)
+  }
+  payload.copy(out, at)
+  return out
+}
+
+/** A decoded entry. The payload is decoded on demand: settling or moving an entry never needs it. */
+export interface Entry extends Envelope {
+  /** The payload's bytes, a view into the entry. */
+  readonly payloadBytes: Buffer
+}
+
+/** @throws MillraceError `entry.unreadable` for a format or codec that this version does not know */
+export function decodeEntry(bytes: Buffer): Entry {
+  if (bytes.length < HEADER_BYTES || bytes[0] !== FORMAT || bytes[1] !== CODEC_MSGPACK) {
+    throw new MillraceError(
+      'entry.unreadable',
+      `Entry of format ${bytes[0]}, codec ${bytes[1]} is not readable by this version; run a newer worker.`,
+    )
+  }
+  const flags = bytes[2] ?? 0
+  const typeEnd = HEADER_BYTES + (bytes[11] ?? 0)
+  let at = typeEnd
+  let key = ''
+  let trace: Buffer | undefined
+  let tickMs: number | undefined
+  let trail: Trail | undefined
+  if ((flags & FLAG_KEY) !== 0) {
+    const end = at + 1 + (bytes[at] ?? 0)
+    key = bytes.toString('utf8', at + 1, end)
+    at = end
+  }
+  if ((flags & FLAG_TRACE) !== 0) {
+    trace = bytes.subarray(at, at + TRACE_BYTES)
+    at += TRACE_BYTES
+  }
+  if ((flags & FLAG_TICK) !== 0) {
+    tickMs = bytes.readUIntBE(at, 6)
+    at += 6
+  }
+  if ((flags & FLAG_TRAIL) !== 0) {
+    const end = at + 2 + bytes.readUInt16BE(at)
+    trail = packr.unpack(bytes.subarray(at + 2, end)) as Trail
+    at = end
+  }
+  return {
+    type: bytes.toString('latin1', HEADER_BYTES, typeEnd),
+    version: bytes.readUInt16BE(3),
+    atMs: bytes.readUIntBE(5, 6),
+    key,
+    trace,
+    tickMs,
+    trail,
+    payloadBytes: bytes.subarray(at),
+  }
+}
+
+/** Packs a W3C traceparent into 25 bytes, or undefined when it is not a valid one. */
+export function packTrace(traceparent: string): Buffer | undefined {
+  const match = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(traceparent)
+  if (match === null) return undefined
+  return Buffer.from(`${match[1]}${match[2]}${match[3]}`, 'hex')
+}
+
+export function unpackTrace(bytes: Buffer): string {
+  const hex = bytes.toString('hex')
+  return `00-${hex.slice(0, 32)}-${hex.slice(32, 48)}-${hex.slice(48, 50)}`
+}

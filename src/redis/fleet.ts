@@ -1,0 +1,36 @@
+/**
+ * What every process of a fleet agrees on before it does anything: the secret behind command ids and the number of
+ * partitions of each stream. Both are written once and compared ever after.
+ */
+import { MillraceError } from '../contracts/errors.ts'
+import type { StreamDefinition } from '../contracts/stream.ts'
+import { replyText } from './bytes.ts'
+import { CommandIds } from './command-id.ts'
+import type { RedisLink } from './connection.ts'
+import { FLEET_META_KEY, streamMetaKey } from './keys.ts'
+
+/**
+ * @throws MillraceError `stream.partition-mismatch` when a stream exists with another number of partitions
+ */
+export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinition>): Promise<CommandIds> {
+  const secret = await link.use('the fleet secret', async (client) => {
+    await client.hsetnx(FLEET_META_KEY, 'secret', Buffer.from(crypto.getRandomValues(new Uint8Array(32))))
+    return client.hgetBuffer(FLEET_META_KEY, 'secret')
+  })
+  if (secret === null) throw new MillraceError('redis.unknown', 'The fleet secret could not be read back.')
+  for (const stream of streams) await checkPartitions(link, stream)
+  return new CommandIds(secret)
+}
+
+async function checkPartitions(link: RedisLink, stream: StreamDefinition): Promise<void> {
+  const key = streamMetaKey(stream.name)
+  const stored = await link.use(`stream "${stream.name}"`, async (client) => {
+    await client.hsetnx(key, 'partitions', stream.partitions)
+    return client.hget(key, 'partitions')
+  })
+  if (Number(replyText(stored)) === stream.partitions) return
+  throw new MillraceError(
+    'stream.partition-mismatch',
+    `Stream "${stream.name}" has ${stored} partitions in Redis, the definition says ${stream.partitions}. The number is fixed when a stream is first used: declare ${stored}, or use a new stream name.`,
+  )
+}

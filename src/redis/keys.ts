@@ -1,0 +1,128 @@
+/**
+ * The whole keyspace. Nobody else builds a key.
+ *
+ * Everything of partition p of stream s carries the hash tag `{s.p}`, so one script can touch all of it, on one Redis or
+ * in one slot of a Cluster.
+ */
+
+/** Exactly one consumer group reads the commands of a stream. */
+export const GROUP = 'workers'
+
+/** Entries that a draining worker handed back wait under this consumer name; every worker polls it. */
+export const FREE_CONSUMER = 'free'
+
+export interface PartitionKeys {
+  readonly stream: string
+  readonly partition: number
+  /** stream · commands as accepted; entry: `-` → blob */
+  readonly commands: string
+  /** stream · retries, delayed, scheduled and redriven commands, read before `commands`; entry: token → blob */
+  readonly ready: string
+  /** stream · events; one entry per settlement: (token, blob) pairs */
+  readonly events: string
+  /** stream · dead letters; entry: token → blob */
+  readonly dead: string
+  /** hash · token → state of commands that are not simply waiting or done */
+  readonly records: string
+  /** zset · token by the time its record became terminal (Redis ms) */
+  readonly recordTimes: string
+  /** zset · token by due time (Redis ms) */
+  readonly due: string
+  /** hash · token → blob of what waits in `due` */
+  readonly dueBodies: string
+  /** stream · commands bound for other partitions: t target, p previous id for that target, d delay, b blob */
+  readonly outbox: string
+  /** hash · target → last id addressed to it */
+  readonly outboxLast: string
+  /** hash · source → last outbox id taken over from it */
+  readonly watermarks: string
+  /** hash · consumer → heartbeat */
+  readonly beats: string
+  /** hash · `<projection>@<version>` → last event entry read */
+  readonly readers: string
+  /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens) */
+  readonly floors: string
+  /** hash · token → crash level */
+  readonly crashes: string
+  /** string · counter behind `x` tokens */
+  readonly counter: string
+  /** set · tokens of the suspect group that this consumer is running */
+  running(consumer: string): string
+  /** stream · events of one aggregate; entry id `<version>-0`: `-` → blob */
+  aggregate(name: string, id: string): string
+  /** hash · view key → blob, of one projection version */
+  views(projection: string): string
+  /** zset, all scores 0 · view keys in lexical order */
+  viewKeys(projection: string): string
+  /** stream · events that a fold with `skip-and-record` could not take */
+  skipped(projection: string): string
+  /** channel · commits of one projection version in this partition */
+  commits(projection: string): string
+  /** hash · watermark, spec, paused, run of one schedule */
+  schedule(name: string): string
+}
+
+const PREFIX = 'mr:'
+const cache = new Map<string, PartitionKeys>()
+const CACHE_MAX = 10_000
+
+/** The keys of one partition. `stream` is a checked name; equal arguments give the same object. */
+export function partitionKeys(stream: string, partition: number): PartitionKeys {
+  const tag = `${stream}.${partition}`
+  const known = cache.get(tag)
+  if (known !== undefined) return known
+  const base = `${PREFIX}{${tag}}:`
+  const keys: PartitionKeys = {
+    stream,
+    partition,
+    commands: `${base}c`,
+    ready: `${base}r`,
+    events: `${base}e`,
+    dead: `${base}d`,
+    records: `${base}st`,
+    recordTimes: `${base}st:t`,
+    due: `${base}due`,
+    dueBodies: `${base}due:b`,
+    outbox: `${base}out`,
+    outboxLast: `${base}out:last`,
+    watermarks: `${base}wm`,
+    beats: `${base}beats`,
+    readers: `${base}readers`,
+    floors: `${base}floor`,
+    crashes: `${base}crash`,
+    counter: `${base}x`,
+    running: (consumer) => `${base}running:${consumer}`,
+    aggregate: (name, id) => `${base}a:${name}:${id}`,
+    views: (projection) => `${base}v:${projection}`,
+    viewKeys: (projection) => `${base}vk:${projection}`,
+    skipped: (projection) => `${base}skip:${projection}`,
+    commits: (projection) => `${base}vc:${projection}`,
+    schedule: (name) => `${base}cron:${name}`,
+  }
+  if (cache.size < CACHE_MAX) cache.set(tag, keys)
+  return keys
+}
+
+/** hash · partitions, created */
+export function streamMetaKey(stream: string): string {
+  return `${PREFIX}stream:${stream}`
+}
+
+/** hash · secret behind command ids, keyspace version */
+export const FLEET_META_KEY: string = `${PREFIX}meta`
+
+/** Slots that idempotency records are spread over, and buckets inside a slot. */
+const IDEMPOTENCY_SLOTS = 64
+const IDEMPOTENCY_BUCKETS = 1024
+
+/** hash · digest → fingerprint + token; one bucket of one window. `digest` has 16 bytes. */
+export function idempotencyKey(digest: Buffer, window: number): string {
+  const slot = digest.readUInt8(0) % IDEMPOTENCY_SLOTS
+  const bucket = digest.readUInt16BE(1) % IDEMPOTENCY_BUCKETS
+  return `${PREFIX}{i.${slot}}:${window}:${bucket}`
+}
+
+/** string · number of records in one slot and window */
+export function idempotencyCountKey(digest: Buffer, window: number): string {
+  return `${PREFIX}{i.${digest.readUInt8(0) % IDEMPOTENCY_SLOTS}}:${window}:n`
+}

@@ -1,0 +1,49 @@
+#!lua
+-- Appends commands, each at most once per idempotency key, at once or later.
+-- A record is written after its entry: a script is isolated, and an entry without a record is only a lost optimisation.
+-- KEYS: 1 commands, 2 due, 3 dueBodies, 4 records, 5 counter, 6… idempotency buckets and their counters
+-- ARGV: 1 window, 2 window length ms, 3 records allowed per counter, then per command seven values:
+--       index in KEYS of this window's bucket ('0': no key), of the last window's bucket, of the counter,
+--       digest, fingerprint, when ('' now, 'd<ms>' after a delay, 'a<ms>' at a time), blob
+-- Returns: per command '=<token>' stored, '~<token>' known already, '!' key used with another body, '#' no room for keys;
+--          or the single value 'W<window>' when the caller's window is not the server's: nothing was written
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local windowMs = tonumber(ARGV[2])
+local window = math.floor(now / windowMs)
+if window ~= tonumber(ARGV[1]) then return { 'W' .. string.format('%d', window) } end
+local countMax = tonumber(ARGV[3])
+local out = {}
+for i = 4, #ARGV, 7 do
+  local current, last, counter = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local digest, fingerprint, when, blob = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
+  local known = false
+  if current > 0 then
+    known = redis.call('HGET', KEYS[current], digest) or redis.call('HGET', KEYS[last], digest)
+  end
+  if known then
+    if string.sub(known, 1, 8) == fingerprint then out[#out + 1] = '~' .. string.sub(known, 9) else out[#out + 1] = '!' end
+  elseif current > 0 and tonumber(redis.call('GET', KEYS[counter]) or '0') >= countMax then
+    out[#out + 1] = '#'
+  else
+    local token
+    if when == '' then
+      token = 'e' .. redis.call('XADD', KEYS[1], '*', '-', blob)
+    else
+      local at = tonumber(string.sub(when, 2))
+      if string.sub(when, 1, 1) == 'd' then at = now + at end
+      token = 'x' .. string.format('%d', redis.call('INCR', KEYS[5]))
+      redis.call('ZADD', KEYS[2], at, token)
+      redis.call('HSET', KEYS[3], token, blob)
+      redis.call('HSET', KEYS[4], token, 'S' .. string.format('%d', at))
+    end
+    if current > 0 then
+      if redis.call('HSET', KEYS[current], digest, fingerprint .. token) == 1 and redis.call('HLEN', KEYS[current]) == 1 then
+        redis.call('PEXPIRE', KEYS[current], windowMs * 2)
+      end
+      if redis.call('INCR', KEYS[counter]) == 1 then redis.call('PEXPIRE', KEYS[counter], windowMs * 2) end
+    end
+    out[#out + 1] = '=' .. token
+  end
+end
+return out

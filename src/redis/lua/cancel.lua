@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- Cancels a command that no worker has been given yet, or that waits for its time.
+-- KEYS: 1 commands, 2 records, 3 recordTimes, 4 due, 5 dueBodies
+-- ARGV: 1 group, 2 token, 3 record
+-- Returns: 1 cancelled, 0 too late
+local token = ARGV[2]
+local letter = string.sub(redis.call('HGET', KEYS[2], token) or '', 1, 1)
+if letter == 'S' or letter == 'T' then
+  redis.call('ZREM', KEYS[4], token)
+  redis.call('HDEL', KEYS[5], token)
+elseif letter == '' and string.sub(token, 1, 1) == 'e' then
+  local id = string.sub(token, 2)
+  local deliveredMs, deliveredSeq = 0, 0
+  if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    local map = {}
+    for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
+    if map.name == ARGV[1] then
+      local ms, seq = string.match(map['last-delivered-id'], '^(%d+)-(%d+)$')
+      deliveredMs, deliveredSeq = tonumber(ms), tonumber(seq)
+    end
+  end
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  ms, seq = tonumber(ms), tonumber(seq)
+  if ms < deliveredMs or (ms == deliveredMs and seq <= deliveredSeq) then return 0 end
+  if redis.call('XDEL', KEYS[1], id) == 0 then return 0 end
+else
+  return 0
+end
+local time = redis.call('TIME')
+redis.call('HSET', KEYS[2], token, 'C' .. ARGV[3])
+redis.call('ZADD', KEYS[3], time[1] * 1000 + math.floor(time[2] / 1000), token)
+return 1

@@ -1,0 +1,24 @@
+#!lua flags=allow-oom
+-- Creates the consumer group of a partition where it is missing.
+-- A new partition starts at 0. A group that vanished from a stream that was trimmed or delivered from before is made
+-- again at the trim floor, and reported: what lay between may run twice, nothing is skipped.
+-- KEYS: 1 commands, 2 ready, 3 floors
+-- ARGV: 1 group
+-- Returns: '' when all was there, 'new' for a new partition, 'lost' for a group that had vanished
+local function has(key)
+  if redis.call('EXISTS', key) == 0 then return false end
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    for i = 1, #info, 2 do
+      if info[i] == 'name' and info[i + 1] == ARGV[1] then return true end
+    end
+  end
+  return false
+end
+local hasCommands, hasReady = has(KEYS[1]), has(KEYS[2])
+if hasCommands and hasReady then return '' end
+local known = redis.call('HGET', KEYS[3], 'created')
+local floor = redis.call('HGET', KEYS[3], 'commands')
+if not hasCommands then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor or '0', 'MKSTREAM') end
+if not hasReady then redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM') end
+redis.call('HSET', KEYS[3], 'created', '1')
+return known and 'lost' or 'new'

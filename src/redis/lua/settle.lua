@@ -1,0 +1,126 @@
+#!lua flags=allow-oom
+-- Settles a batch: acknowledgements, events, follow-ups, results, retries and dead letters of one partition, all or nothing.
+--
+-- A success counts once: XACK == 1 gates everything that it causes, whoever delivers it first. A failure counts only from
+-- the consumer that holds the pending entry. Reading and checking come before the first write of each command.
+--
+-- KEYS: 1 commands, 2 ready, 3 events, 4 dead, 5 records, 6 recordTimes, 7 due, 8 dueBodies, 9 outbox, 10 outboxLast,
+--       11 crashes, 12 counter, 13… aggregates
+-- ARGV: group, consumer,
+--       n, entry ids of `commands` done without effects…,
+--       n, per command done with effects: source (1 commands, 2 ready), entry id, token, crash level,
+--          index in KEYS of its aggregate (0 none), expected version, events to append there…: n, blobs…,
+--          n, event blobs…, record ('' none),
+--          n, per follow-up: target ('' here, or `<stream>.<partition>`), delay ms (-1 none), blob
+--       n, per failure: 'T' retry or 'X' dead letter, source, entry id, token, crash level, delay ms, blob, record
+-- Returns: {acknowledged without effects, per command with effects a letter, per failure a letter, last event id or ''}
+--          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict
+local call, arg, at = redis.call, ARGV, 3
+local group, consumer = arg[1], arg[2]
+local now
+local function nowMs()
+  if not now then
+    local time = call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now
+end
+local function int(n) return string.format('%d', n) end
+
+local function later(delay, token, blob)
+  local due = nowMs() + delay
+  call('ZADD', KEYS[7], due, token)
+  call('HSET', KEYS[8], token, blob)
+  return int(due)
+end
+
+local function send(target, delay, blob)
+  if target ~= '' then
+    local id = call('XADD', KEYS[9], '*', 't', target, 'p', call('HGET', KEYS[10], target) or '0-0', 'd', delay, 'b', blob)
+    call('HSET', KEYS[10], target, id)
+  elseif delay == '-1' then
+    call('XADD', KEYS[1], '*', '-', blob)
+  else
+    local token = 'x' .. int(call('INCR', KEYS[12]))
+    call('HSET', KEYS[5], token, 'S' .. later(tonumber(delay), token, blob))
+  end
+end
+
+local plain, acked = tonumber(arg[at]), 0
+if plain > 0 then acked = call('XACK', KEYS[1], group, unpack(arg, at + 1, at + plain)) end
+at = at + 1 + plain
+
+local events, eventCount, lastEvent = {}, 0, ''
+local function flushEvents()
+  if eventCount > 0 then
+    lastEvent = call('XADD', KEYS[3], '*', unpack(events, 1, eventCount))
+    events, eventCount = {}, 0
+  end
+end
+
+local successes, done = {}, tonumber(arg[at])
+at = at + 1
+for i = 1, done do
+  local source, id, token, level = tonumber(arg[at]), arg[at + 1], arg[at + 2], arg[at + 3]
+  local aggregate, expected, appends = tonumber(arg[at + 4]), tonumber(arg[at + 5]), tonumber(arg[at + 6])
+  local appendAt = at + 7
+  local eventAt = appendAt + appends + 1
+  local count = tonumber(arg[eventAt - 1])
+  local record = arg[eventAt + count]
+  local sends = tonumber(arg[eventAt + count + 1])
+  at = eventAt + count + 2
+  local sendAt = at
+  at = at + 3 * sends
+  local conflict = false
+  if aggregate > 0 then
+    local tail = call('XREVRANGE', KEYS[aggregate], '+', '-', 'COUNT', 1)
+    local version = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
+    conflict = version ~= expected
+  end
+  if conflict then
+    successes[i] = 'c'
+  elseif call('XACK', KEYS[source], group, id) == 1 then
+    successes[i] = '1'
+    for j = 0, appends - 1 do
+      call('XADD', KEYS[aggregate], int(expected + 1 + j) .. '-0', '-', arg[appendAt + j])
+    end
+    for j = 0, count - 1 do
+      events[eventCount + 1], events[eventCount + 2] = token, arg[eventAt + j]
+      eventCount = eventCount + 2
+    end
+    if eventCount > 3000 then flushEvents() end
+    if record ~= '' then
+      call('HSET', KEYS[5], token, record)
+      call('ZADD', KEYS[6], nowMs(), token)
+    elseif source == 2 then
+      call('HDEL', KEYS[5], token)
+    end
+    for j = 0, sends - 1 do send(arg[sendAt + 3 * j], arg[sendAt + 3 * j + 1], arg[sendAt + 3 * j + 2]) end
+    if level ~= '0' then call('HDEL', KEYS[11], token) end
+  else
+    successes[i] = '0'
+  end
+end
+flushEvents()
+
+local failures, moves = {}, tonumber(arg[at])
+at = at + 1
+for i = 1, moves do
+  local move, source, id, token = arg[at], tonumber(arg[at + 1]), arg[at + 2], arg[at + 3]
+  local level, delay, blob, record = arg[at + 4], tonumber(arg[at + 5]), arg[at + 6], arg[at + 7]
+  at = at + 8
+  local pending = call('XPENDING', KEYS[source], group, id, id, 1)
+  if pending[1] and pending[1][2] == consumer and call('XACK', KEYS[source], group, id) == 1 then
+    failures[i] = '1'
+    if move == 'T' then
+      call('HSET', KEYS[5], token, 'T' .. later(delay, token, blob) .. ':' .. record)
+    else
+      local letter = call('XADD', KEYS[4], '*', token, blob)
+      call('HSET', KEYS[5], token, 'X' .. letter .. ':' .. record)
+      if level ~= '0' then call('HDEL', KEYS[11], token) end
+    end
+  else
+    failures[i] = '0'
+  end
+end
+return { acked, table.concat(successes), table.concat(failures), lastEvent }

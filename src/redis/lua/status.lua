@@ -1,0 +1,61 @@
+#!lua flags=no-writes
+-- Tells from positions and side records what became of a command, in one look.
+-- KEYS: 1 commands, 2 ready, 3 records, 4 floors, 5 counter, 6 events
+-- ARGV: 1 group, 2 token
+-- Returns: {state, detail, last event id}; states: scheduled, retrying, accepted, processing, done, dead, cancelled,
+--          expired (the record is no longer kept), unknown (never issued), lost; detail is the record after its letter
+local token = ARGV[2]
+local record = redis.call('HGET', KEYS[3], token) or ''
+local letter, detail = string.sub(record, 1, 1), string.sub(record, 2)
+
+local function fields(info)
+  local map = {}
+  for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
+  return map
+end
+local function lastId(key)
+  if redis.call('EXISTS', key) == 0 then return '0-0' end
+  return fields(redis.call('XINFO', 'STREAM', key))['last-generated-id']
+end
+local function delivered(key)
+  if redis.call('EXISTS', key) == 0 then return '0-0' end
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    local group = fields(info)
+    if group.name == ARGV[1] then return group['last-delivered-id'] end
+  end
+  return '0-0'
+end
+local function newer(a, b)
+  local aMs, aSeq = string.match(a, '^(%d+)-(%d+)$')
+  local bMs, bSeq = string.match(b, '^(%d+)-(%d+)$')
+  aMs, aSeq, bMs, bSeq = tonumber(aMs), tonumber(aSeq), tonumber(bMs), tonumber(bSeq)
+  return aMs > bMs or (aMs == bMs and aSeq > bSeq)
+end
+local function isThere(key, id) return #redis.call('XRANGE', key, id, id) > 0 end
+local function isPending(key, id) return #redis.call('XPENDING', key, ARGV[1], id, id, 1) > 0 end
+local function byPosition(key, id)
+  if newer(id, lastId(key)) then return 'lost' end
+  if newer(id, delivered(key)) then return isThere(key, id) and 'accepted' or 'lost' end
+  if isPending(key, id) then return isThere(key, id) and 'processing' or 'lost' end
+  return 'done'
+end
+
+local state
+if letter == 'D' then state = 'done'
+elseif letter == 'X' then state = 'dead'
+elseif letter == 'C' then state = 'cancelled'
+elseif letter == 'S' then state = 'scheduled'
+elseif letter == 'T' then state = 'retrying'
+elseif letter == 'R' then state = byPosition(KEYS[2], string.match(detail, '^(%d+%-%d+)'))
+elseif string.sub(token, 1, 1) == 'x' then
+  local number = tonumber(string.sub(token, 2))
+  if number > tonumber(redis.call('GET', KEYS[5]) or '0') then state = 'unknown'
+  elseif number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
+  else state = 'lost' end
+else
+  local id = string.sub(token, 2)
+  local floor = redis.call('HGET', KEYS[4], 'records') or '0'
+  if tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired'
+  else state = byPosition(KEYS[1], id) end
+end
+return { state, detail, lastId(KEYS[6]) }

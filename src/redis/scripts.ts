@@ -1,0 +1,54 @@
+/**
+ * Every Lua script by name, with its SHA-1 digest. Each script is a function: its file starts with its contract
+ * (KEYS, ARGV, Returns). Typed callers stand in the store that owns the data.
+ */
+import append from './lua/append.lua' with { type: 'text' }
+import appendKeyed from './lua/append-keyed.lua' with { type: 'text' }
+import appendOnce from './lua/append-once.lua' with { type: 'text' }
+import beat from './lua/beat.lua' with { type: 'text' }
+import cancel from './lua/cancel.lua' with { type: 'text' }
+import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
+import promote from './lua/promote.lua' with { type: 'text' }
+import release from './lua/release.lua' with { type: 'text' }
+import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
+import sample from './lua/sample.lua' with { type: 'text' }
+import settle from './lua/settle.lua' with { type: 'text' }
+import status from './lua/status.lua' with { type: 'text' }
+import sweepRecords from './lua/sweep-records.lua' with { type: 'text' }
+import takeover from './lua/takeover.lua' with { type: 'text' }
+import trimCommands from './lua/trim-commands.lua' with { type: 'text' }
+import trimEvents from './lua/trim-events.lua' with { type: 'text' }
+
+export interface Script {
+  readonly source: string
+  readonly digest: string
+}
+
+function script(source: string): Script {
+  return { source, digest: new Bun.CryptoHasher('sha1').update(source).digest('hex') }
+}
+
+const SOURCES = {
+  append,
+  'append-keyed': appendKeyed,
+  'append-once': appendOnce,
+  beat,
+  cancel,
+  'ensure-group': ensureGroup,
+  promote,
+  release,
+  'remove-consumer': removeConsumer,
+  sample,
+  settle,
+  status,
+  'sweep-records': sweepRecords,
+  takeover,
+  'trim-commands': trimCommands,
+  'trim-events': trimEvents,
+} as const satisfies Record<string, string>
+
+export type ScriptName = keyof typeof SOURCES
+
+export const SCRIPTS: Readonly<Record<ScriptName, Script>> = Object.fromEntries(
+  Object.entries(SOURCES).map(([name, source]) => [name, script(source)]),
+) as Record<ScriptName, Script>
