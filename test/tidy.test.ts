@@ -167,6 +167,7 @@ test('only the command line writes to the console', () => {
 })
 
 test('every Lua script opens with its signature', async () => {
+  expect(luaPaths.length).toBeGreaterThan(0)
   const texts = await Promise.all(luaPaths.map((path) => Bun.file(join(root, path)).text()))
   const complaints = texts.flatMap((text, index) => {
     const header = text.replace(/^#!.*\n/, '').match(/^(?:\s*--.*\n)+/)?.[0] ?? ''
