@@ -15,15 +15,11 @@ async function runTests(filters: readonly string[]): Promise<Sum> {
   const report = join(folder, 'junit.xml')
   try {
     const child = Bun.spawn(
-      [
-        process.execPath,
-        'test',
-        '--no-orphans',
-        '--reporter=junit',
-        `--reporter-outfile=${report}`,
-        ...filters,
-      ],
-      { cwd: join(import.meta.dir, '..'), stdio: ['inherit', 'inherit', 'inherit'] },
+      [process.execPath, 'test', '--reporter=junit', `--reporter-outfile=${report}`, ...filters],
+      {
+        cwd: join(import.meta.dir, '..'),
+        stdio: ['inherit', 'inherit', 'inherit'],
+      },
     )
     const stop = (signal: NodeJS.Signals): void => child.kill(signal)
     process.on('SIGTERM', stop)
