@@ -109,7 +109,7 @@ install_by() {
 }
 
 root_install_by() {
-  as_root || { shift; die "redis-server is missing. Run \`sudo $*\`, or name one with MILLRACE_REDIS_SERVER=/path/to/redis-server"; }
+  as_root || { shift; die "redis-server is missing; \`sudo $*\` installs it. $redis_advice"; }
   install_by "$@"
 }
 
