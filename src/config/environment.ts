@@ -1,0 +1,95 @@
+/**
+ * The only reader of the environment. It knows every variable by name, so that a misspelt one is an error and not a
+ * default; secrets may stand in a file instead (`REDIS_URL_FILE=/run/secrets/redis`).
+ */
+import { readFileSync } from 'node:fs'
+import { describeError, MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+
+/** Variables of processes (`millrace start`); `settings.ts` says what each one means. */
+export const VARIABLES = [
+  'REDIS_URL',
+  'HOST',
+  'PORT',
+  'LOG_LEVEL',
+  'MILLRACE_ADMIN_HOST',
+  'MILLRACE_ADMIN_PORT',
+  'MILLRACE_DATA_DIR',
+  'MILLRACE_WORKERS_DIR',
+  'MILLRACE_DURABILITY',
+  'MILLRACE_DRAIN_LIMIT_MS',
+  'MILLRACE_IN_FLIGHT_MAX',
+  'MILLRACE_ALLOW_UNSAFE',
+  'MILLRACE_REDIS_SERVER',
+] as const
+
+export type Variable = (typeof VARIABLES)[number]
+
+/** Where operator commands find the admin listener. */
+const ADMIN_URL = 'MILLRACE_ADMIN_URL'
+
+/** Variables whose value may stand in the file that `<name>_FILE` names. */
+const SECRETS: readonly Variable[] = ['REDIS_URL']
+
+const KNOWN: readonly string[] = [...VARIABLES, ADMIN_URL, ...SECRETS.map((name) => `${name}_FILE`)]
+
+/** The known variables that are set; an empty one counts as not set. */
+export type Environment = ReadonlyMap<Variable, string>
+
+type RawEnvironment = Readonly<Record<string, string | undefined>>
+
+/**
+ * @throws MillraceError `config.unknown-option` for a `MILLRACE_…` variable that nobody reads, `config.invalid` for a
+ * secret's file that can't be read
+ */
+export function readEnvironment(raw: RawEnvironment = process.env): Environment {
+  checkNames(Object.keys(raw))
+  const found = new Map<Variable, string>()
+  for (const name of VARIABLES) {
+    const value = SECRETS.includes(name) ? secret(name, raw) : raw[name]
+    if (value !== undefined && value !== '') found.set(name, value)
+  }
+  return found
+}
+
+/** `MILLRACE_ADMIN_URL`, for commands that talk to a running process. */
+export function readAdminUrl(raw: RawEnvironment = process.env): string | undefined {
+  const value = raw[ADMIN_URL]
+  return value === '' ? undefined : value
+}
+
+/** What a child process needs to find its libraries and write its times; nothing of ours, no secret. */
+export function childEnvironment(raw: RawEnvironment = process.env): Record<string, string> {
+  const kept = ['PATH', 'HOME', 'TZ', 'LANG', 'TMPDIR', 'LD_LIBRARY_PATH', 'DYLD_LIBRARY_PATH']
+  return Object.fromEntries(
+    kept.flatMap((name) => {
+      const value = raw[name]
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
+}
+
+function checkNames(names: readonly string[]): void {
+  for (const name of names) {
+    if (!name.startsWith('MILLRACE_') || KNOWN.includes(name)) continue
+    const near = nearest(name, KNOWN)
+    const hint = near === undefined ? 'Unset it, or see `millrace start --help`.' : `Did you mean ${near}?`
+    throw new MillraceError('config.unknown-option', `The variable ${name} is not known. ${hint}`)
+  }
+}
+
+function secret(name: Variable, raw: RawEnvironment): string | undefined {
+  const [value, path] = [raw[name], raw[`${name}_FILE`]]
+  if (path === undefined || path === '') return value
+  if (value !== undefined && value !== '') {
+    throw new MillraceError('config.invalid', `Both ${name} and ${name}_FILE are set; keep one.`)
+  }
+  try {
+    return readFileSync(path, 'utf8').trim()
+  } catch (cause) {
+    throw new MillraceError(
+      'config.invalid',
+      `${name}_FILE names a file that can't be read: ${describeError(cause)}. Mount it, or set ${name}.`,
+    )
+  }
+}

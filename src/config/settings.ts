@@ -1,0 +1,275 @@
+/**
+ * What a process is told before it starts: one table of settings, each with its flag, its variable, its default and its
+ * check. Code goes before flags, flags before the environment, the environment before defaults; all take the same path,
+ * and the first mistake is one sentence that says what to do.
+ */
+import { resolve } from 'node:path'
+import { MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+import { addressOptions } from '../redis/connection.ts'
+import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
+import type { Environment, Variable } from './environment.ts'
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/** What an accepted command survives: `everysec` a process crash, up to about 2 s of a machine's; `fsync` both. */
+export const DURABILITIES = ['everysec', 'fsync'] as const
+export type Durability = (typeof DURABILITIES)[number]
+
+/** What is refused at start unless it is allowed by this name. */
+export const UNSAFE_NAMES = ['public-bind', 'public-admin', ...TOLERANCES] as const
+export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
+
+export interface Settings {
+  /** `redis://`, `rediss://` or `unix://`; undefined means a redis-server child of our own. */
+  readonly redisUrl: string | undefined
+  readonly host: string
+  /** 0 takes any free port. */
+  readonly port: number
+  readonly adminHost: string
+  readonly adminPort: number
+  /** Absolute. Holds `redis/`, the managed server's data. */
+  readonly dataFolder: string
+  /** Absolute. */
+  readonly workersFolder: string
+  readonly logLevel: LogLevel
+  readonly durability: Durability
+  /** How long a stopping process may finish what it has begun. */
+  readonly drainLimitMs: number
+  /** Most commands in the hands of one process. */
+  readonly inFlightMax: number
+  readonly allowUnsafe: ReadonlySet<UnsafeName>
+  /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
+  readonly redisServer: string | undefined
+}
+
+export type SettingName = keyof Settings
+
+export interface SettingSource<Value> {
+  readonly variable: Variable
+  /** As the command line takes it, such as `--port <number>`. */
+  readonly flag: string
+  readonly help: string
+  /** Used as if it had been given. */
+  readonly fallback: string | undefined
+  /** `where` names the variable, flag or option that the text came from. */
+  readonly parse: (text: string | undefined, where: string) => Value
+}
+
+export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[Name]> } = {
+  redisUrl: {
+    variable: 'REDIS_URL',
+    flag: '--redis-url <url>',
+    help: 'Redis 7.0 or newer: redis://, rediss:// (TLS) or unix://; without it a redis-server child is started',
+    fallback: undefined,
+    parse: parseRedisUrl,
+  },
+  host: {
+    variable: 'HOST',
+    flag: '--host <address>',
+    help: 'address of the public listener',
+    fallback: '127.0.0.1',
+    parse: parseText,
+  },
+  port: {
+    variable: 'PORT',
+    flag: '--port <number>',
+    help: 'port of the public listener, 0 for any free one',
+    fallback: '8080',
+    parse: whole(0, 65_535),
+  },
+  adminHost: {
+    variable: 'MILLRACE_ADMIN_HOST',
+    flag: '--admin-host <address>',
+    help: 'address of the admin listener',
+    fallback: '127.0.0.1',
+    parse: parseText,
+  },
+  adminPort: {
+    variable: 'MILLRACE_ADMIN_PORT',
+    flag: '--admin-port <number>',
+    help: 'port of the admin listener, 0 for any free one',
+    fallback: '9090',
+    parse: whole(0, 65_535),
+  },
+  dataFolder: {
+    variable: 'MILLRACE_DATA_DIR',
+    flag: '--data-dir <folder>',
+    help: 'where the redis-server child keeps its data',
+    fallback: '.millrace',
+    parse: (text, where) => resolve(parseText(text, where)),
+  },
+  workersFolder: {
+    variable: 'MILLRACE_WORKERS_DIR',
+    flag: '--workers-dir <folder>',
+    help: 'folder of the modules that define commands, handlers, views and schedules',
+    fallback: 'workers',
+    parse: (text, where) => resolve(parseText(text, where)),
+  },
+  logLevel: {
+    variable: 'LOG_LEVEL',
+    flag: '--log-level <level>',
+    help: LOG_LEVELS.join(', '),
+    fallback: 'info',
+    parse: oneOf(LOG_LEVELS),
+  },
+  durability: {
+    variable: 'MILLRACE_DURABILITY',
+    flag: '--durability <tier>',
+    help: 'what an accepted command survives: everysec (a process crash) or fsync (a machine crash too)',
+    fallback: 'everysec',
+    parse: parseDurability,
+  },
+  drainLimitMs: {
+    variable: 'MILLRACE_DRAIN_LIMIT_MS',
+    flag: '--drain-limit-ms <number>',
+    help: 'how long a stopping process may finish what it has begun',
+    fallback: '20000',
+    parse: whole(100, 3_600_000),
+  },
+  inFlightMax: {
+    variable: 'MILLRACE_IN_FLIGHT_MAX',
+    flag: '--in-flight-max <number>',
+    help: 'most commands in the hands of one process',
+    fallback: '5000',
+    parse: whole(1, 100_000),
+  },
+  allowUnsafe: {
+    variable: 'MILLRACE_ALLOW_UNSAFE',
+    flag: '--allow-unsafe <names>',
+    help: `comma-separated: ${UNSAFE_NAMES.join(', ')}`,
+    fallback: '',
+    parse: parseUnsafe,
+  },
+  redisServer: {
+    variable: 'MILLRACE_REDIS_SERVER',
+    flag: '--redis-server <path>',
+    help: 'program of the redis-server child (default: redis-server, else valkey-server, on PATH)',
+    fallback: undefined,
+    parse: (text) => text,
+  },
+}
+
+export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
+
+/** Texts by setting: what came from code or from flags. */
+export type GivenSettings = { readonly [Name in SettingName]?: string | undefined }
+
+export interface SettingLayers {
+  /** From `startMillrace({…})`, named as there. */
+  readonly code?: GivenSettings
+  readonly flags?: GivenSettings
+  readonly environment: Environment
+}
+
+/**
+ * @throws MillraceError `config.invalid`
+ */
+export function resolveSettings(layers: SettingLayers): Settings {
+  const read = <Name extends SettingName>(name: Name): Settings[Name] => {
+    const source = SETTINGS[name]
+    const code = layers.code?.[name]
+    if (code !== undefined) return source.parse(code, name)
+    const flag = layers.flags?.[name]
+    if (flag !== undefined) return source.parse(flag, source.flag.split(' ', 1)[0] ?? name)
+    return source.parse(layers.environment.get(source.variable) ?? source.fallback, source.variable)
+  }
+  const settings: Settings = {
+    redisUrl: read('redisUrl'),
+    host: read('host'),
+    port: read('port'),
+    adminHost: read('adminHost'),
+    adminPort: read('adminPort'),
+    dataFolder: read('dataFolder'),
+    workersFolder: read('workersFolder'),
+    logLevel: read('logLevel'),
+    durability: read('durability'),
+    drainLimitMs: read('drainLimitMs'),
+    inFlightMax: read('inFlightMax'),
+    allowUnsafe: read('allowUnsafe'),
+    redisServer: read('redisServer'),
+  }
+  checkListeners(settings)
+  return settings
+}
+
+/** True for addresses that only this machine can reach. */
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host === '[::1]' || /^127(\.\d{1,3}){3}$/.test(host)
+}
+
+function checkListeners(settings: Settings): void {
+  const { host, adminHost, port, adminPort, allowUnsafe } = settings
+  if (!isLoopback(host) && !allowUnsafe.has('public-bind')) {
+    throw new MillraceError(
+      'config.invalid',
+      `HOST ${host} can be reached from other machines, and requests carry no credentials: put a gateway in front of 127.0.0.1, or allow it by name with MILLRACE_ALLOW_UNSAFE=public-bind.`,
+    )
+  }
+  if (!isLoopback(adminHost) && !allowUnsafe.has('public-admin')) {
+    throw new MillraceError(
+      'config.invalid',
+      `MILLRACE_ADMIN_HOST ${adminHost} can be reached from other machines, and whoever reaches it may purge and redrive: keep 127.0.0.1, or allow it by name with MILLRACE_ALLOW_UNSAFE=public-admin.`,
+    )
+  }
+  if (port !== 0 && port === adminPort && host === adminHost) {
+    throw new MillraceError(
+      'config.invalid',
+      `PORT and MILLRACE_ADMIN_PORT are both ${port}; give each its own.`,
+    )
+  }
+}
+
+function invalid(where: string, text: string | undefined, wanted: string): MillraceError {
+  return new MillraceError('config.invalid', `${where} is ${JSON.stringify(text)}; use ${wanted}.`)
+}
+
+function parseText(text: string | undefined, where: string): string {
+  if (text === undefined || text.trim() === '') throw invalid(where, text, 'a value that is not empty')
+  return text
+}
+
+function whole(min: number, max: number): (text: string | undefined, where: string) => number {
+  return (text, where) => {
+    const value = text !== undefined && /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
+    if (value >= min && value <= max) return value
+    throw invalid(where, text, `a whole number from ${min} to ${max}`)
+  }
+}
+
+function oneOf<Value extends string>(
+  known: readonly Value[],
+): (text: string | undefined, where: string) => Value {
+  return (text, where) => {
+    const found = known.find((value) => value === text)
+    if (found !== undefined) return found
+    const near = nearest(text ?? '', known)
+    throw invalid(where, text, `${known.join(', ')}${near === undefined ? '' : ` (did you mean "${near}"?)`}`)
+  }
+}
+
+function parseDurability(text: string | undefined, where: string): Durability {
+  if (text === 'replicated') {
+    throw new MillraceError(
+      'config.invalid',
+      `${where} is "replicated", which is not available yet; use everysec or fsync.`,
+    )
+  }
+  return oneOf(DURABILITIES)(text, where)
+}
+
+/** The text is never repeated: it may hold a password. */
+function parseRedisUrl(text: string | undefined): string | undefined {
+  if (text === undefined) return undefined
+  addressOptions(text)
+  return text
+}
+
+function parseUnsafe(text: string | undefined, where: string): ReadonlySet<UnsafeName> {
+  const names = (text ?? '')
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '')
+  return new Set(names.map((name) => oneOf(UNSAFE_NAMES)(name, where)))
+}
