@@ -7,6 +7,10 @@
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
   'commands.refused': { stream: string; reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'; count: number }
+  /** A client went away before its body or its answer was through. */
+  'request.aborted': { route: string }
+  /** A request ran into a fault of ours; its answer was 500. */
+  'request.failed': { route: string; requestId: string; error: string }
   'entries.read': { stream: string; partition: number; count: number }
   'entries.reconciled': { stream: string; partition: number; count: number }
   'entries.claimed': { stream: string; partition: number; count: number; from: string; suspects: number }

@@ -27,7 +27,8 @@ export interface NewCommand {
 
 export type AppendResult =
   | { readonly kind: 'stored' | 'known'; readonly token: string }
-  | { readonly kind: 'conflict' | 'full' }
+  /** Not stored: another body under the same key, no room for more keys, or held back with an all-or-none neighbour. */
+  | { readonly kind: 'conflict' | 'full' | 'held-back' }
 
 export interface IdempotencyLimits {
   /** A key is remembered at least this long. */
@@ -39,30 +40,39 @@ export interface IdempotencyLimits {
 const COUNTERS = 64
 
 /** Appends commands without key and delay. All are stored, or the error says that nothing is certain. */
-export async function appendPlain(link: RedisLink, keys: PartitionKeys, blobs: readonly Buffer[]): Promise<string[]> {
+export async function appendPlain(
+  link: RedisLink,
+  keys: PartitionKeys,
+  blobs: readonly Buffer[],
+): Promise<string[]> {
   const reply = await link.run('append', [keys.commands], blobs)
   return replyArray(reply).map((id) => `e${replyText(id)}`)
 }
 
-/** Appends commands with idempotency keys or delays. `window` is the caller's guess; the server corrects it. */
+/** Appends commands with idempotency keys or delays; `atomic` stores all or none. The window is the caller's guess; the server corrects it. */
 export async function appendKeyed(
   link: RedisLink,
   keys: PartitionKeys,
   commands: readonly NewCommand[],
   limits: IdempotencyLimits,
   nowMs: number,
+  atomic = false,
 ): Promise<AppendResult[]> {
   let window = Math.floor(nowMs / limits.windowMs)
   for (let round = 0; round < 3; round++) {
-    const { scriptKeys, args } = keyedArguments(keys, commands, limits, window)
+    const { scriptKeys, args } = keyedArguments(keys, commands, limits, window, atomic)
     const reply = replyArray(await link.run('append-keyed', scriptKeys, args))
     const first = reply.length === 1 ? replyText(reply[0]) : ''
     if (!first.startsWith('W')) return reply.map((item) => appendResult(replyText(item)))
     window = Number(first.slice(1))
   }
-  throw new MillraceError('redis.unavailable', 'The idempotency window changed twice while appending; retry.', {
-    retryAfterS: 1,
-  })
+  throw new MillraceError(
+    'redis.unavailable',
+    'The idempotency window changed twice while appending; retry.',
+    {
+      retryAfterS: 1,
+    },
+  )
 }
 
 function keyedArguments(
@@ -70,6 +80,7 @@ function keyedArguments(
   commands: readonly NewCommand[],
   limits: IdempotencyLimits,
   window: number,
+  atomic: boolean,
 ): { scriptKeys: string[]; args: (string | Buffer | number)[] } {
   const scriptKeys = [keys.commands, keys.due, keys.dueBodies, keys.records, keys.counter]
   const indexes = new Map<string, number>()
@@ -80,7 +91,12 @@ function keyedArguments(
     indexes.set(key, scriptKeys.length)
     return scriptKeys.length
   }
-  const args: (string | Buffer | number)[] = [window, limits.windowMs, Math.ceil(limits.recordsMax / COUNTERS)]
+  const args: (string | Buffer | number)[] = [
+    window,
+    limits.windowMs,
+    Math.ceil(limits.recordsMax / COUNTERS),
+    atomic ? '1' : '0',
+  ]
   for (const { blob, mark, deliver } of commands) {
     if (mark === undefined) args.push(0, 0, 0, '', '')
     else {
@@ -110,6 +126,8 @@ function appendResult(text: string): AppendResult {
       return { kind: 'conflict' }
     case '#':
       return { kind: 'full' }
+    case '-':
+      return { kind: 'held-back' }
     default:
       throw new MillraceError('redis.unknown', `Redis answered "${text.slice(0, 20)}" to an append.`)
   }
@@ -146,7 +164,11 @@ export interface CommandStatus {
   readonly lastEventId: string
 }
 
-export async function readStatus(link: RedisLink, keys: PartitionKeys, token: string): Promise<CommandStatus> {
+export async function readStatus(
+  link: RedisLink,
+  keys: PartitionKeys,
+  token: string,
+): Promise<CommandStatus> {
   const reply = replyArray(
     await link.run(
       'status',

@@ -2,10 +2,11 @@
 -- Appends commands, each at most once per idempotency key, at once or later.
 -- A record is written after its entry: a script is isolated, and an entry without a record is only a lost optimisation.
 -- KEYS: 1 commands, 2 due, 3 dueBodies, 4 records, 5 counter, 6… idempotency buckets and their counters
--- ARGV: 1 window, 2 window length ms, 3 records allowed per counter, then per command seven values:
+-- ARGV: 1 window, 2 window length ms, 3 records allowed per counter, 4 '1' for all or none, then per command seven values:
 --       index in KEYS of this window's bucket ('0': no key), of the last window's bucket, of the counter,
 --       digest, fingerprint, when ('' now, 'd<ms>' after a delay, 'a<ms>' at a time), blob
--- Returns: per command '=<token>' stored, '~<token>' known already, '!' key used with another body, '#' no room for keys;
+-- Returns: per command '=<token>' stored, '~<token>' known already, '!' key used with another body, '#' no room for keys,
+--          '-' held back because another one of all-or-none was refused;
 --          or the single value 'W<window>' when the caller's window is not the server's: nothing was written
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,7 +15,28 @@ local window = math.floor(now / windowMs)
 if window ~= tonumber(ARGV[1]) then return { 'W' .. string.format('%d', window) } end
 local countMax = tonumber(ARGV[3])
 local out = {}
-for i = 4, #ARGV, 7 do
+if ARGV[4] == '1' then
+  local refused, added, mine = false, {}, {}
+  for i = 5, #ARGV, 7 do
+    local current, last, counter = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+    local digest, fingerprint, mark = ARGV[i + 3], ARGV[i + 4], '-'
+    if current > 0 then
+      local known = mine[digest] or redis.call('HGET', KEYS[current], digest) or redis.call('HGET', KEYS[last], digest)
+      if known then
+        if string.sub(known, 1, 8) ~= fingerprint then mark = '!' end
+      else
+        local count = added[counter] or tonumber(redis.call('GET', KEYS[counter]) or '0')
+        if count >= countMax then mark = '#' end
+        added[counter], mine[digest] = count + 1, fingerprint
+      end
+    end
+    refused = refused or mark ~= '-'
+    out[#out + 1] = mark
+  end
+  if refused then return out end
+  out = {}
+end
+for i = 5, #ARGV, 7 do
   local current, last, counter = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local digest, fingerprint, when, blob = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
   local known = false

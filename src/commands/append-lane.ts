@@ -1,0 +1,165 @@
+/**
+ * The queue in front of one partition. What arrives in one turn of the event loop goes to Redis in one script.
+ *
+ *   add ──▶ waiting ──(end of turn, or an answer came)──▶ in flight, at most `batchesInFlightMax` ──▶ sink
+ *
+ * Order of arrival is order in the stream: a batch that holds one command with a key or a delay goes through the script
+ * that knows both, as a whole. Nothing is sent a second time: a lost answer is told to the producer as unknown.
+ */
+import { errorCode, MillraceError } from '../contracts/errors.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import {
+  type AppendResult,
+  appendKeyed,
+  appendPlain,
+  type IdempotencyLimits,
+  type NewCommand,
+} from '../redis/command-log.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import type { Clock } from '../runtime/clock.ts'
+
+/** Who waits for the fate of an append. */
+export interface AppendSink {
+  settle(index: number, result: AppendResult): void
+  fail(index: number, error: MillraceError): void
+}
+
+export interface Waiting extends NewCommand {
+  readonly sink: AppendSink
+  /** The sink's own number for it. */
+  readonly index: number
+}
+
+export interface LaneLimits extends IdempotencyLimits {
+  readonly batchCountMax: number
+  readonly batchBytesMax: number
+  readonly batchesInFlightMax: number
+}
+
+export interface LaneParts {
+  readonly link: RedisLink
+  readonly keys: PartitionKeys
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly limits: LaneLimits
+}
+
+export class AppendLane {
+  readonly #parts: LaneParts
+  #waiting: Waiting[] = []
+  #inFlight = 0
+  #armed = false
+
+  constructor(parts: LaneParts) {
+    this.#parts = parts
+  }
+
+  add(item: Waiting): void {
+    this.#waiting.push(item)
+    if (this.#armed || this.#inFlight >= this.#parts.limits.batchesInFlightMax) return
+    this.#armed = true
+    setImmediate(this.#endOfTurn)
+  }
+
+  /** Appends all or none, in a script of their own. */
+  addAtomic(items: readonly Waiting[]): void {
+    while (this.#waiting.length > 0) this.#send(this.#nextBatch())
+    this.#inFlight += 1
+    void this.#append(items, true)
+  }
+
+  readonly #endOfTurn = (): void => {
+    this.#armed = false
+    this.#flush()
+  }
+
+  #flush(): void {
+    while (this.#waiting.length > 0 && this.#inFlight < this.#parts.limits.batchesInFlightMax) {
+      this.#send(this.#nextBatch())
+    }
+  }
+
+  #nextBatch(): Waiting[] {
+    const { batchCountMax, batchBytesMax } = this.#parts.limits
+    let count = 0
+    let bytes = 0
+    for (const { blob } of this.#waiting) {
+      if (count >= batchCountMax || (count > 0 && bytes + blob.length > batchBytesMax)) break
+      bytes += blob.length
+      count += 1
+    }
+    if (count < this.#waiting.length) return this.#waiting.splice(0, count)
+    const all = this.#waiting
+    this.#waiting = []
+    return all
+  }
+
+  #send(batch: readonly Waiting[]): void {
+    this.#inFlight += 1
+    void this.#append(batch, false)
+  }
+
+  async #append(batch: readonly Waiting[], atomic: boolean): Promise<void> {
+    try {
+      this.#settle(batch, await this.#run(batch, atomic))
+    } catch (error) {
+      const told = toAppendError(error)
+      for (const { sink, index } of batch) sink.fail(index, told)
+    }
+    this.#inFlight -= 1
+    this.#flush()
+  }
+
+  async #run(batch: readonly Waiting[], atomic: boolean): Promise<readonly AppendResult[]> {
+    const { link, keys, limits, clock } = this.#parts
+    if (!atomic && batch.every(isPlain)) {
+      const tokens = await appendPlain(
+        link,
+        keys,
+        batch.map((item) => item.blob),
+      )
+      return tokens.map((token) => ({ kind: 'stored', token }))
+    }
+    return await appendKeyed(link, keys, batch, limits, clock.nowMs(), atomic)
+  }
+
+  #settle(batch: readonly Waiting[], results: readonly AppendResult[]): void {
+    let stored = 0
+    let known = 0
+    for (let i = 0; i < batch.length; i++) {
+      const item = batch[i]
+      const result = results[i]
+      if (item === undefined) continue
+      if (result === undefined) {
+        item.sink.fail(
+          item.index,
+          new MillraceError('redis.unknown', 'Redis answered for fewer commands than were sent.'),
+        )
+        continue
+      }
+      if (result.kind === 'stored') stored += 1
+      else if (result.kind === 'known') known += 1
+      item.sink.settle(item.index, result)
+    }
+    if (stored + known === 0) return
+    const { stream, partition } = this.#parts.keys
+    this.#parts.telemetry.emit('commands.accepted', { stream, partition, count: stored, deduplicated: known })
+  }
+}
+
+function isPlain(item: Waiting): boolean {
+  return item.mark === undefined && item.deliver === undefined
+}
+
+function toAppendError(error: unknown): MillraceError {
+  if (errorCode(error) !== undefined) return error as MillraceError
+  return new MillraceError(
+    'redis.unknown',
+    'The append ended in a way that tells nothing about its outcome.',
+    {
+      cause: error,
+      retryAfterS: 1,
+    },
+  )
+}

@@ -1,0 +1,371 @@
+/**
+ * The command bus takes commands in: it validates, encodes, routes to a partition and appends, at most once per
+ * idempotency key, and tells what became of each.
+ *
+ *   submit ──▶ admit ──▶ validate, pack ──▶ lane of the partition ──▶ one script per event-loop turn ──▶ id
+ *
+ * What is stored is the validated payload. Everything that waits here is bounded in number and bytes; at the bound, and
+ * when the stream or Redis is too full, a command is refused before it costs anything.
+ */
+import type { CommandDefinition } from '../contracts/command.ts'
+import { MillraceError } from '../contracts/errors.ts'
+import type { HealthReport, HealthSource } from '../contracts/health.ts'
+import { checkKnownOptions } from '../contracts/names.ts'
+import type { Telemetry, TelemetryEvents } from '../contracts/telemetry.ts'
+import type { Catalogue } from '../policies/catalogue.ts'
+import type { CommandIds } from '../redis/command-id.ts'
+import type { AppendResult } from '../redis/command-log.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import { partitionKeys } from '../redis/keys.ts'
+import type { Clock } from '../runtime/clock.ts'
+import { Service } from '../runtime/service.ts'
+import { AdmissionGate } from './admission-gate.ts'
+import { AppendLane, type AppendSink } from './append-lane.ts'
+import { GroupSink, type Room, SingleSink } from './append-sinks.ts'
+import { type CommandReport, CommandStatusReader } from './command-status.ts'
+import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
+import {
+  type AcceptedCommand,
+  COMMAND_BUS_DEFAULTS,
+  type CommandBusOptions,
+  type Submission,
+  type SubmitOptions,
+  type SubmitOutcome,
+} from './submission.ts'
+
+export interface CommandBusParts {
+  /** Of role `ingest`. */
+  readonly link: RedisLink
+  readonly catalogue: Catalogue
+  readonly ids: CommandIds
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly options?: Partial<CommandBusOptions>
+}
+
+/** Without an answer to a sample for this long, the process is not ready. */
+const SILENT_MAX_MS = 3000
+
+const HELD_BACK = 'Nothing was stored: another command of this all-or-none request was refused.'
+const SEVERAL_PARTITIONS =
+  'All or none works inside one partition only, and these commands go to several: give them one key, or send them without "atomic".'
+
+export class CommandBus extends Service implements HealthSource {
+  readonly options: CommandBusOptions
+  readonly #parts: CommandBusParts
+  readonly #intake: Intake
+  readonly #gate: AdmissionGate
+  readonly #statuses: CommandStatusReader
+  readonly #room: Room
+  #waitingCount = 0
+  #waitingBytes = 0
+  #draining = false
+  #onEmpty: (() => void) | undefined
+
+  constructor(parts: CommandBusParts) {
+    super('command-bus')
+    checkKnownOptions('The command bus', parts.options ?? {}, Object.keys(COMMAND_BUS_DEFAULTS))
+    this.options = { ...COMMAND_BUS_DEFAULTS, ...parts.options }
+    this.#parts = parts
+    const { link, catalogue, clock, telemetry, ids } = parts
+    const { depthMax, memoryRatioMax, sampleMs } = this.options
+    this.#intake = new Intake(buildRoutes(parts, this.options), clock, this.options)
+    this.#gate = new AdmissionGate({
+      ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
+      limits: { depthMax, memoryRatioMax },
+    })
+    this.#statuses = new CommandStatusReader({ link, ids, clock, telemetry })
+    this.#room = { leave: (bytes) => this.#leave(bytes) }
+  }
+
+  /** Commands and bytes that wait for Redis, for metrics. */
+  get waiting(): { readonly count: number; readonly bytes: number } {
+    return { count: this.#waitingCount, bytes: this.#waitingBytes }
+  }
+
+  health(): HealthReport {
+    if (this.#isDraining()) return { ready: false, detail: 'draining' }
+    if (!this.#parts.link.ready) return { ready: false, detail: 'Redis is not connected' }
+    const { silentMs } = this.#gate
+    if (silentMs > SILENT_MAX_MS) return { ready: false, detail: 'Redis does not answer' }
+    return { ready: true, detail: `Redis answered ${Math.round(silentMs)} ms ago` }
+  }
+
+  /** @throws MillraceError `command.unknown-type` */
+  definition(type: string): CommandDefinition {
+    return this.#intake.route(type).command
+  }
+
+  /**
+   * Throws when a command of this type would be refused now whatever its payload; call it before reading a body.
+   *
+   * @throws MillraceError `command.unknown-type`, `admission.draining`, `admission.overloaded`, `redis.unavailable`
+   */
+  admit(type: string): void {
+    this.#admitRoute(this.#intake.route(type))
+  }
+
+  /**
+   * Throws when every command would be refused now.
+   *
+   * @throws MillraceError `admission.draining`, `admission.overloaded`, `redis.unavailable`
+   */
+  admitAny(): void {
+    this.#admitProcess(1, '*')
+  }
+
+  /**
+   * Takes one command in; resolves when Redis has it.
+   *
+   * @throws MillraceError `command.unknown-type`, `command.invalid`, `command.too-large`, `idempotency.conflict`,
+   *   `idempotency.full`, `admission.draining`, `admission.overloaded`, `redis.unavailable` (nothing stored) or
+   *   `redis.unknown` (perhaps stored: a retry with the same idempotency key is safe)
+   */
+  async submit(type: string, payload: unknown, options: SubmitOptions = {}): Promise<AcceptedCommand> {
+    const route = this.#intake.route(type)
+    this.#admitRoute(route)
+    const checked = this.#prepareOne(route, payload, options)
+    const prepared = checked instanceof Promise ? await checked : checked
+    const result = await new Promise<AppendResult>((resolve, reject) => {
+      this.#enqueue(prepared, new SingleSink(this.#room, prepared.blob.length, resolve, reject), 0)
+    })
+    return this.#accept(prepared, result)
+  }
+
+  /**
+   * Takes many commands in, each with its own fate; `atomic` stores all or none of them, in one partition.
+   *
+   * @throws MillraceError `admission.draining`, `admission.overloaded`, `redis.unavailable`: none of them was looked at
+   */
+  async submitMany(
+    submissions: readonly Submission[],
+    { atomic = false }: { readonly atomic?: boolean } = {},
+  ): Promise<SubmitOutcome[]> {
+    this.#admitProcess(submissions.length, '*')
+    const outcomes = new Array<SubmitOutcome>(submissions.length)
+    const prepared = new Array<Prepared | undefined>(submissions.length)
+    const later: Promise<void>[] = []
+    let invalid = 0
+    for (const [index, submission] of submissions.entries()) {
+      const keep = (item: Prepared): void => {
+        prepared[index] = item
+      }
+      const refuse = (error: unknown): void => {
+        invalid += 1
+        outcomes[index] = { accepted: undefined, error: toRefusal(error, submission) }
+      }
+      try {
+        const checked = this.#prepare(submission)
+        if (checked instanceof Promise) later.push(checked.then(keep, refuse))
+        else prepared[index] = checked
+      } catch (error) {
+        refuse(error)
+      }
+    }
+    if (later.length > 0) await Promise.all(later)
+    if (invalid > 0) this.#refused('*', 'invalid', invalid)
+    const sink = new GroupSink(this.#room, prepared, outcomes, this.#accept)
+    if (atomic) this.#enqueueAtomic(prepared, outcomes, sink)
+    else this.#enqueueEach(prepared, sink)
+    await sink.settled()
+    return outcomes
+  }
+
+  /** @throws MillraceError `command.malformed`, `not-found`, `expired`, `redis.unavailable`, `redis.unknown` */
+  status(id: string): Promise<CommandReport> {
+    return this.#statuses.status(id)
+  }
+
+  /**
+   * Cancels a command that has not started; one that was cancelled before is fine.
+   *
+   * @throws MillraceError `cancel.too-late`, and what `status` throws
+   */
+  cancel(id: string): Promise<CommandReport> {
+    return this.#statuses.cancel(id)
+  }
+
+  /** From now on commands are refused; what was taken in is still appended. */
+  drain(): void {
+    this.#draining = true
+  }
+
+  protected override async onStart(): Promise<void> {
+    await this.#gate.sample()
+    await this.#gate.start()
+  }
+
+  /** Takes nothing more in and waits for what is under way: each command has its fate within the connection's limit. */
+  protected override async onStop(): Promise<void> {
+    if (this.#waitingCount > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onEmpty = resolve
+      })
+    }
+    await this.#gate.stop()
+  }
+
+  #prepare(submission: Submission): Prepared | Promise<Prepared> {
+    const route = this.#intake.route(submission.type)
+    this.#gate.check(route.stream)
+    return this.#intake.prepare(route, submission.payload, submission)
+  }
+
+  #prepareOne(route: Route, payload: unknown, options: SubmitOptions): Prepared | Promise<Prepared> {
+    const refuse = (error: unknown): never => {
+      this.#refused(route.stream, 'invalid', 1)
+      throw toRefusal(error, route.command)
+    }
+    try {
+      const checked = this.#intake.prepare(route, payload, options)
+      return checked instanceof Promise ? checked.catch(refuse) : checked
+    } catch (error) {
+      return refuse(error)
+    }
+  }
+
+  #admitRoute(route: Route): void {
+    this.#admitProcess(1, route.stream)
+    try {
+      this.#gate.check(route.stream)
+    } catch (error) {
+      this.#refused(route.stream, 'overloaded', 1)
+      throw error
+    }
+  }
+
+  #admitProcess(count: number, stream: string): void {
+    if (this.#isDraining()) {
+      this.#refused(stream, 'draining', count)
+      throw new MillraceError(
+        'admission.draining',
+        'This process is shutting down; send the command to another one.',
+        {
+          retryAfterS: 1,
+        },
+      )
+    }
+    const { waitingCountMax, waitingBytesMax } = this.options
+    if (this.#waitingCount + count > waitingCountMax || this.#waitingBytes >= waitingBytesMax) {
+      this.#refused(stream, 'overloaded', count)
+      throw new MillraceError('admission.overloaded', 'Too many commands wait in this process.', {
+        retryAfterS: 1,
+      })
+    }
+    if (this.#parts.link.ready) return
+    this.#refused(stream, 'unavailable', count)
+    throw new MillraceError('redis.unavailable', 'Redis is not reachable; nothing was stored.', {
+      retryAfterS: 1,
+    })
+  }
+
+  #isDraining(): boolean {
+    return this.#draining || this.stopSignal.aborted
+  }
+
+  #refused(stream: string, reason: TelemetryEvents['commands.refused']['reason'], count: number): void {
+    this.#parts.telemetry.emit('commands.refused', { stream, reason, count })
+  }
+
+  #enter({ blob }: Prepared): void {
+    this.#waitingCount += 1
+    this.#waitingBytes += blob.length
+  }
+
+  #leave(bytes: number): void {
+    this.#waitingCount -= 1
+    this.#waitingBytes -= bytes
+    if (this.#waitingCount === 0) this.#onEmpty?.()
+  }
+
+  #enqueue(item: Prepared, sink: AppendSink, index: number): void {
+    this.#enter(item)
+    item.lane.add({ blob: item.blob, mark: item.mark, deliver: item.deliver, sink, index })
+  }
+
+  #enqueueEach(prepared: readonly (Prepared | undefined)[], sink: GroupSink): void {
+    for (const [index, item] of prepared.entries()) {
+      if (item === undefined) continue
+      sink.expect()
+      this.#enqueue(item, sink, index)
+    }
+  }
+
+  #enqueueAtomic(
+    prepared: readonly (Prepared | undefined)[],
+    outcomes: SubmitOutcome[],
+    sink: GroupSink,
+  ): void {
+    const items = prepared.filter((item) => item !== undefined)
+    const refusal = items.length < prepared.length ? HELD_BACK : this.#atomicRefusal(items)
+    if (refusal !== undefined) {
+      const error = new MillraceError('command.invalid', refusal)
+      for (let i = 0; i < prepared.length; i++) outcomes[i] ??= { accepted: undefined, error }
+      return
+    }
+    for (const item of items) {
+      sink.expect()
+      this.#enter(item)
+    }
+    items[0]?.lane.addAtomic(
+      items.map(({ blob, mark, deliver }, index) => ({ blob, mark, deliver, sink, index })),
+    )
+  }
+
+  #atomicRefusal(items: readonly Prepared[]): string | undefined {
+    const { atomicCountMax } = this.options
+    if (items.length > atomicCountMax) return `All or none takes at most ${atomicCountMax} commands.`
+    return items.every(({ lane }) => lane === items[0]?.lane) ? undefined : SEVERAL_PARTITIONS
+  }
+
+  readonly #accept = (item: Prepared, result: AppendResult): AcceptedCommand => {
+    switch (result.kind) {
+      case 'stored':
+      case 'known':
+        return {
+          id: this.#parts.ids.format(item.route.stream, item.partition, result.token),
+          type: item.route.command.type,
+          status: result.token.startsWith('x') ? 'scheduled' : 'accepted',
+          durability: this.options.durability,
+          deduplicated: result.kind === 'known',
+        }
+      case 'conflict':
+        throw new MillraceError(
+          'idempotency.conflict',
+          'This idempotency key was used for another command; use a new key, or send exactly what was sent before.',
+        )
+      case 'full':
+        throw new MillraceError('idempotency.full', 'No more idempotency keys can be remembered now.', {
+          retryAfterS: 60,
+        })
+      case 'held-back':
+        throw new MillraceError('command.invalid', HELD_BACK)
+      default:
+        return result satisfies never
+    }
+  }
+}
+
+/** One lane for each partition, shared by the types of a stream. */
+function buildRoutes(
+  { link, catalogue, clock, telemetry }: CommandBusParts,
+  options: CommandBusOptions,
+): Map<string, Route> {
+  const { batchCountMax, batchBytesMax, batchesInFlightMax } = options
+  const limits = {
+    ...{ batchCountMax, batchBytesMax, batchesInFlightMax },
+    windowMs: options.idempotencyWindowMs,
+    recordsMax: options.idempotencyRecordsMax,
+  }
+  const lanes = new Map<string, AppendLane[]>()
+  for (const { name, partitions } of catalogue.streams.values()) {
+    const toLane = (_: unknown, partition: number): AppendLane =>
+      new AppendLane({ link, clock, telemetry, limits, keys: partitionKeys(name, partition) })
+    lanes.set(name, Array.from({ length: partitions }, toLane))
+  }
+  const routes = new Map<string, Route>()
+  for (const command of catalogue.commands.values()) {
+    routes.set(command.type, { command, stream: command.stream, lanes: lanes.get(command.stream) ?? [] })
+  }
+  return routes
+}

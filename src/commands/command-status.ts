@@ -1,0 +1,108 @@
+/**
+ * What became of a command, read from positions and side records, and cancelling one that has not started.
+ */
+import { MillraceError } from '../contracts/errors.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
+import { type CommandState, cancelCommand, readStatus } from '../redis/command-log.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import { packPayload } from '../redis/entry-codec.ts'
+import { partitionKeys } from '../redis/keys.ts'
+import type { Clock } from '../runtime/clock.ts'
+
+/** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
+export type CommandStanding = Exclude<CommandState, 'expired' | 'unknown'>
+
+export interface CommandReport {
+  readonly id: string
+  readonly stream: string
+  readonly partition: number
+  readonly status: CommandStanding
+  /** Runs that counted, the present one included; undefined where nothing was recorded. */
+  readonly attempt: number | undefined
+  readonly result: unknown
+  /** Why the last run failed, for `retrying` and `dead`. */
+  readonly error: string | undefined
+  /** For `scheduled` and `retrying`: when it is due, ms since 1970 by Redis's clock. */
+  readonly dueAtMs: number | undefined
+  readonly deadLetterId: string | undefined
+  /** Last entry of the partition's event log in the same look. */
+  readonly lastEventId: string
+}
+
+export interface CommandStatusParts {
+  readonly link: RedisLink
+  readonly ids: CommandIds
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+}
+
+export class CommandStatusReader {
+  readonly #parts: CommandStatusParts
+
+  constructor(parts: CommandStatusParts) {
+    this.#parts = parts
+  }
+
+  /** @throws MillraceError `command.malformed`, `not-found`, `expired`, `redis.unavailable`, `redis.unknown` */
+  async status(id: string): Promise<CommandReport> {
+    return await this.#look(id, this.#parts.ids.parse(id))
+  }
+
+  /**
+   * Cancels a command that no worker has been given; one that was cancelled before is fine.
+   *
+   * @throws MillraceError `cancel.too-late`, and what `status` throws
+   */
+  async cancel(id: string): Promise<CommandReport> {
+    const position = this.#parts.ids.parse(id)
+    const keys = partitionKeys(position.stream, position.partition)
+    const record = packPayload({ atMs: this.#parts.clock.nowMs() })
+    await cancelCommand(this.#parts.link, keys, position.token, record)
+    const report = await this.#look(id, position)
+    if (report.status === 'cancelled') return report
+    throw new MillraceError(
+      'cancel.too-late',
+      `The command is ${report.status}; only one that has not started can be cancelled.`,
+    )
+  }
+
+  async #look(id: string, position: CommandPosition): Promise<CommandReport> {
+    const { stream, partition, token } = position
+    const { state, record, dueAtMs, deadLetterId, lastEventId } = await readStatus(
+      this.#parts.link,
+      partitionKeys(stream, partition),
+      token,
+    )
+    if (state === 'unknown') throw new MillraceError('not-found', 'No such command.')
+    if (state === 'expired') {
+      throw new MillraceError(
+        'expired',
+        'What became of this command is no longer kept; it ended longer ago than results live.',
+      )
+    }
+    if (state === 'lost') {
+      this.#parts.telemetry.emit('alarm.raised', {
+        alarm: 'command-lost',
+        stream,
+        detail: `Command ${token} of ${stream}.${partition} was acknowledged, and Redis no longer has it.`,
+      })
+    }
+    return {
+      id,
+      stream,
+      partition,
+      status: state,
+      attempt: attemptOf(state, record.attempts),
+      result: record.result,
+      error: record.error,
+      dueAtMs,
+      deadLetterId,
+      lastEventId,
+    }
+  }
+}
+
+function attemptOf(state: CommandStanding, attempts: number | undefined): number | undefined {
+  return state === 'processing' ? (attempts ?? 0) + 1 : attempts
+}

@@ -1,0 +1,159 @@
+/**
+ * From a submission to the bytes of an entry and the lane they belong in: find the definition, validate, pack, find the
+ * key, mark for idempotency. Pure but for the clock; nothing here waits for Redis.
+ */
+import type { CommandDefinition } from '../contracts/command.ts'
+import { describeError, errorCode, MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+import { validatePayload } from '../contracts/schema.ts'
+import { partitionOf } from '../policies/partition.ts'
+import { DEFAULT_TENANT } from '../redis/command-id.ts'
+import type { IdempotencyMark, NewCommand } from '../redis/command-log.ts'
+import { encodeEntry, packPayload, packTrace } from '../redis/entry-codec.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { AppendLane } from './append-lane.ts'
+import { fingerprintOf, idempotencyMark } from './idempotency.ts'
+import type { CommandBusOptions, Delivery, Submission, SubmitOptions } from './submission.ts'
+
+/** Where the commands of one type go. */
+export interface Route {
+  readonly command: CommandDefinition
+  readonly stream: string
+  /** By partition. */
+  readonly lanes: readonly AppendLane[]
+}
+
+/** A command that is ready to be appended. */
+export interface Prepared extends NewCommand {
+  readonly route: Route
+  readonly partition: number
+  readonly lane: AppendLane
+}
+
+type IntakeLimits = Pick<CommandBusOptions, 'payloadBytesMax' | 'delayMsMax'>
+
+export class Intake {
+  readonly #routes: ReadonlyMap<string, Route>
+  readonly #clock: Clock
+  readonly #limits: IntakeLimits
+
+  constructor(routes: ReadonlyMap<string, Route>, clock: Clock, limits: IntakeLimits) {
+    this.#routes = routes
+    this.#clock = clock
+    this.#limits = limits
+  }
+
+  /** @throws MillraceError `command.unknown-type` */
+  route(type: string): Route {
+    const route = this.#routes.get(type)
+    if (route !== undefined) return route
+    const near = nearest(type.slice(0, 80), this.#routes.keys())
+    const hint = near === undefined ? '' : ` Did you mean "${near}"?`
+    throw new MillraceError('command.unknown-type', `There is no command type "${type.slice(0, 80)}".${hint}`)
+  }
+
+  /**
+   * A promise only where the schema is asynchronous.
+   *
+   * @throws MillraceError `command.invalid`, `command.too-large`
+   */
+  prepare(route: Route, payload: unknown, options: SubmitOptions): Prepared | Promise<Prepared> {
+    const { type, payload: schema } = route.command
+    const valid = validatePayload(type, schema, payload)
+    if (valid instanceof Promise)
+      return valid.then((settled) => this.#encode(route, payload, settled, options))
+    return this.#encode(route, payload, valid, options)
+  }
+
+  #encode(route: Route, input: unknown, valid: unknown, options: SubmitOptions): Prepared {
+    const { command, lanes } = route
+    const packed = pack(command.type, valid)
+    if (packed.length > this.#limits.payloadBytesMax) {
+      throw new MillraceError(
+        'command.too-large',
+        `The payload of "${command.type}" has ${packed.length} bytes; at most ${this.#limits.payloadBytesMax} are allowed.`,
+      )
+    }
+    const key = command.key === undefined ? '' : keyOf(command, valid)
+    const partition = partitionOf(command.key === undefined ? packed : key, lanes.length)
+    const lane = lanes[partition]
+    if (lane === undefined) {
+      throw new MillraceError('config.invalid', `Stream "${route.stream}" has no partition ${partition}.`)
+    }
+    const blob = encodeEntry(
+      {
+        type: command.type,
+        version: command.version,
+        atMs: this.#clock.nowMs(),
+        key,
+        trace: options.trace === undefined ? undefined : packTrace(options.trace),
+        tickMs: undefined,
+        trail: undefined,
+      },
+      packed,
+    )
+    return {
+      route,
+      partition,
+      lane,
+      blob,
+      mark: markOf(command.type, input, options),
+      deliver: options.deliver === undefined ? undefined : this.#checkDelivery(options.deliver),
+    }
+  }
+
+  #checkDelivery(deliver: Delivery): Delivery | undefined {
+    const { delayMsMax } = this.#limits
+    if ('delayMs' in deliver) {
+      const { delayMs } = deliver
+      if (Number.isInteger(delayMs) && delayMs >= 0 && delayMs <= delayMsMax) {
+        return delayMs === 0 ? undefined : deliver
+      }
+      throw new MillraceError('command.invalid', `"delayMs" must be a whole number from 0 to ${delayMsMax}.`)
+    }
+    const latestMs = this.#clock.nowMs() + delayMsMax
+    if (Number.isInteger(deliver.atMs) && deliver.atMs >= 0 && deliver.atMs <= latestMs) return deliver
+    throw new MillraceError(
+      'command.invalid',
+      `"deliverAt" must be a time at most ${delayMsMax} ms from now.`,
+    )
+  }
+}
+
+function markOf(type: string, input: unknown, options: SubmitOptions): IdempotencyMark | undefined {
+  const { idempotencyKey, fingerprint } = options
+  if (idempotencyKey === undefined) return undefined
+  return idempotencyMark(
+    DEFAULT_TENANT,
+    idempotencyKey,
+    fingerprint ?? fingerprintOf(type, 'payload', pack(type, input)),
+  )
+}
+
+/** @throws MillraceError `command.invalid` */
+function pack(type: string, payload: unknown): Buffer {
+  try {
+    return packPayload(payload)
+  } catch (error) {
+    throw new MillraceError(
+      'command.invalid',
+      `The payload of "${type}" can't be stored: ${describeError(error, 200)}.`,
+    )
+  }
+}
+
+/** @throws MillraceError `command.invalid` */
+function keyOf(command: CommandDefinition, payload: unknown): string {
+  const key: unknown = command.key?.(payload)
+  if (typeof key === 'string') return key
+  throw new MillraceError('command.invalid', `The key of "${command.type}" is not a text.`)
+}
+
+/** What a submission is refused with: a fault of a schema or a key function is the payload's fault, told without it. */
+export function toRefusal(error: unknown, { type }: Pick<Submission, 'type'>): MillraceError {
+  if (errorCode(error) !== undefined) return error as MillraceError
+  return new MillraceError(
+    'command.invalid',
+    `Checking the payload of "${type}" failed: ${describeError(error, 200)}.`,
+  )
+}

@@ -1,0 +1,87 @@
+/**
+ * What a producer hands to the command bus, what it gets back, and the limits in between.
+ */
+import type { MillraceError } from '../contracts/errors.ts'
+
+/** What an acknowledged append survives. */
+export type Durability = 'everysec' | 'fsync'
+
+export interface CommandBusOptions {
+  /** Told in every answer; what Redis is configured to do. Default `everysec`. */
+  readonly durability: Durability
+  /** Commands in one script. Default 256. */
+  readonly batchCountMax: number
+  /** Bytes in one script. Default 4 MiB. */
+  readonly batchBytesMax: number
+  /** Scripts of one partition under way at once. Default 8. */
+  readonly batchesInFlightMax: number
+  /** Commands of this process that wait or are under way. Default 50 000. */
+  readonly waitingCountMax: number
+  /** Their bytes. Default 64 MiB. */
+  readonly waitingBytesMax: number
+  /** Bytes of one packed payload. Default 256 KiB. */
+  readonly payloadBytesMax: number
+  /** Commands in one all-or-none append. Default 1000. */
+  readonly atomicCountMax: number
+  /** An idempotency key is remembered at least this long. Default 24 h. */
+  readonly idempotencyWindowMs: number
+  /** Keys remembered per window, about 60 bytes of Redis each. Default 4 000 000. */
+  readonly idempotencyRecordsMax: number
+  /** Longest delay. Default 366 days. */
+  readonly delayMsMax: number
+  /** Entries of one stream at which the door closes. Default 10 000 000. */
+  readonly depthMax: number
+  /** Share of Redis's memory at which every door closes. Default 0.85. */
+  readonly memoryRatioMax: number
+  /** Pause between two samples of depth and memory. Default 250 ms. */
+  readonly sampleMs: number
+}
+
+export const COMMAND_BUS_DEFAULTS: CommandBusOptions = {
+  durability: 'everysec',
+  batchCountMax: 256,
+  batchBytesMax: 4 * 1024 ** 2,
+  batchesInFlightMax: 8,
+  waitingCountMax: 50_000,
+  waitingBytesMax: 64 * 1024 ** 2,
+  payloadBytesMax: 256 * 1024,
+  atomicCountMax: 1000,
+  idempotencyWindowMs: 24 * 3_600_000,
+  idempotencyRecordsMax: 4_000_000,
+  delayMsMax: 366 * 86_400_000,
+  depthMax: 10_000_000,
+  memoryRatioMax: 0.85,
+  sampleMs: 250,
+}
+
+/** When to deliver: after a delay from acceptance, or at a time, by Redis's clock. */
+export type Delivery = { readonly delayMs: number } | { readonly atMs: number }
+
+export interface SubmitOptions {
+  /** The producer's name for this command: a repetition gets the first one's id. */
+  readonly idempotencyKey?: string | undefined
+  /** 8 bytes that tell repetitions from other commands under the same key. Default: over type and payload. */
+  readonly fingerprint?: Buffer | undefined
+  readonly deliver?: Delivery | undefined
+  /** W3C traceparent. */
+  readonly trace?: string | undefined
+}
+
+export interface Submission extends SubmitOptions {
+  readonly type: string
+  readonly payload: unknown
+}
+
+export interface AcceptedCommand {
+  readonly id: string
+  readonly type: string
+  readonly status: 'accepted' | 'scheduled'
+  readonly durability: Durability
+  /** True when the key was known: the id is the first one's. */
+  readonly deduplicated: boolean
+}
+
+/** One fate per submission, in order. */
+export type SubmitOutcome =
+  | { readonly accepted: AcceptedCommand }
+  | { readonly accepted: undefined; readonly error: MillraceError }
