@@ -66,11 +66,20 @@ export async function readServerInfo(link: RedisLink): Promise<ServerInfo> {
  */
 export async function checkServer(link: RedisLink, demands: ServerDemands): Promise<ServerInfo> {
   const info = await readServerInfo(link)
+  judgeServer(info, demands)
+  await checkFsync(link, demands)
+  return info
+}
+
+/**
+ * Everything that INFO tells.
+ *
+ * @throws MillraceError `server.version`, `server.unsafe`
+ */
+export function judgeServer(info: ServerInfo, demands: ServerDemands): void {
   checkKind(info)
   checkVersion(info, demands)
   checkKeeping(info, demands)
-  await checkFsync(link, demands)
-  return info
 }
 
 function refuse(sentence: string, tolerance?: ServerTolerance): MillraceError {
