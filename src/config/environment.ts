@@ -21,6 +21,7 @@ export const VARIABLES = [
   'MILLRACE_IN_FLIGHT_MAX',
   'MILLRACE_ALLOW_UNSAFE',
   'MILLRACE_REDIS_SERVER',
+  'MILLRACE_REDIS_WAIT_MS',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

@@ -42,6 +42,8 @@ export interface Settings {
   readonly allowUnsafe: ReadonlySet<UnsafeName>
   /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
   readonly redisServer: string | undefined
+  /** How long a starting process waits for a Redis that does not answer yet. */
+  readonly redisWaitMs: number
 }
 
 export type SettingName = keyof Settings
@@ -149,6 +151,13 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: undefined,
     parse: (text) => text,
   },
+  redisWaitMs: {
+    variable: 'MILLRACE_REDIS_WAIT_MS',
+    flag: '--redis-wait-ms <number>',
+    help: 'how long a starting process waits for a Redis that does not answer yet',
+    fallback: '10000',
+    parse: whole(0, 3_600_000),
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -189,6 +198,7 @@ export function resolveSettings(layers: SettingLayers): Settings {
     inFlightMax: read('inFlightMax'),
     allowUnsafe: read('allowUnsafe'),
     redisServer: read('redisServer'),
+    redisWaitMs: read('redisWaitMs'),
   }
   checkListeners(settings)
   return settings

@@ -26,9 +26,6 @@ interface Opened {
   readonly server: ServerInfo
 }
 
-/** Redis may be starting at the same time as we are. */
-const FIRST_ANSWER_LIMIT_MS = 10_000
-
 export class Connections extends Service {
   readonly links: RedisLinks
   readonly #options: ConnectionsOptions
@@ -53,7 +50,7 @@ export class Connections extends Service {
 
   protected override async onStart(): Promise<void> {
     const { settings, catalogue } = this.#options
-    const command = await openFirstLink(this.links, FIRST_ANSWER_LIMIT_MS, this.stopSignal)
+    const command = await openFirstLink(this.links, settings.redisWaitMs, this.stopSignal)
     const server = await checkServer(command, {
       durability: settings.durability,
       tolerated: settings.allowUnsafe,
