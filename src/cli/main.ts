@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander'
 import { version } from '../../package.json' with { type: 'json' }
 import { MillraceError } from '../contracts/errors.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
+import { registerInit } from './init.ts'
 import { registerStart } from './start.ts'
 
 const program = new Command('millrace')
@@ -15,6 +16,7 @@ const program = new Command('millrace')
   .exitOverride()
   .showHelpAfterError('(--help tells more)')
 registerStart(program)
+registerInit(program)
 
 /** Commander has already said what is wrong. A mistake in what a process is told is one of configuration. */
 function exitCodeOfUsage(error: CommanderError): number {
