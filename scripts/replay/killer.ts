@@ -1,0 +1,92 @@
+/**
+ * Kills workers while they hold commands, as a crash would, and starts others in their place.
+ *
+ *   wait until 10 % are in ─▶ pick a worker with pending entries ─▶ SIGSTOP ─▶ still pending? ─▶ SIGKILL ─▶ new worker
+ *                                       ▲                                        │ no
+ *                                       └──────────────── SIGCONT ◀──────────────┘
+ *
+ * Frozen for a look, a worker can't settle between the question and the shot: each kill that is counted left entries
+ * behind that somebody else has to run again.
+ */
+import type { Stack, StackProcess } from './stack.ts'
+
+export interface KillerOptions {
+  readonly stack: Stack
+  readonly everyMs: number
+  /** True once enough records are in. */
+  readonly mayBegin: () => boolean
+  /** Asked right before a kill, while the worker's admin listener still answers. */
+  readonly beforeKill: (worker: StackProcess) => Promise<void>
+  readonly onKill: (worker: StackProcess, pending: number) => void
+}
+
+const LOOK_AGAIN_MS = 15
+/** A settlement that a frozen worker had already sent arrives within this time. */
+const IN_SOCKET_MS = 5
+
+export class Killer {
+  readonly #options: KillerOptions
+  readonly #stop = new AbortController()
+  #running: Promise<void> = Promise.resolve()
+  kills = 0
+  /** Entries that were pending with killed workers. */
+  orphaned = 0
+
+  constructor(options: KillerOptions) {
+    this.#options = options
+  }
+
+  start(): Promise<void> {
+    this.#running = this.#run()
+    return this.#running
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#running.catch(() => undefined)
+  }
+
+  async #run(): Promise<void> {
+    const { everyMs, mayBegin, stack } = this.#options
+    while (!this.#stop.signal.aborted) {
+      if (!mayBegin() || !(await this.#killOne())) {
+        await Bun.sleep(LOOK_AGAIN_MS)
+        continue
+      }
+      const nextMs = performance.now() + everyMs
+      await stack.startWorker()
+      while (performance.now() < nextMs && !this.#stop.signal.aborted) await Bun.sleep(LOOK_AGAIN_MS)
+    }
+  }
+
+  async #killOne(): Promise<boolean> {
+    const { stack, beforeKill, onKill } = this.#options
+    const pending = await stack.probe.pending()
+    const busy = stack.workers.filter((worker) => heldBy(worker, pending) > 0)
+    const victim = busy[Math.floor(Math.random() * busy.length)]
+    if (victim === undefined) return false
+    await beforeKill(victim)
+    const left = await this.#freeze(victim)
+    if (left === 0) {
+      victim.child.kill('SIGCONT')
+      return false
+    }
+    await stack.kill(victim)
+    this.kills += 1
+    this.orphaned += left
+    onKill(victim, left)
+    return true
+  }
+
+  async #freeze(worker: StackProcess): Promise<number> {
+    worker.child.kill('SIGSTOP')
+    await Bun.sleep(IN_SOCKET_MS)
+    return heldBy(worker, await this.#options.stack.probe.pending())
+  }
+}
+
+function heldBy(worker: StackProcess, pending: ReadonlyMap<string, number>): number {
+  let sum = 0
+  for (const name of worker.consumers) sum += pending.get(name) ?? 0
+  return sum
+}
