@@ -4,6 +4,7 @@
  * Every accepted command emits one event, so each id of the ledger must stand in the event streams exactly once, and
  * nothing else may stand there. Two sorted numbers arrays and a bitmap are all the memory it takes.
  */
+import { ReplayError } from './failure.ts'
 import type { Ledger } from './ledger.ts'
 import type { RedisProbe } from './probe.ts'
 
@@ -20,6 +21,9 @@ export async function balance(ledger: Ledger, probe: RedisProbe): Promise<Accoun
   const partitions = new Set(ledger.partitions())
   for (let partition = 0; partition < (await probe.partitions()); partition++) partitions.add(partition)
   for (const partition of partitions) {
+    if (await probe.eventsTrimmed(partition)) {
+      throw new ReplayError('failed', 'Events were trimmed by retention: what was lost or doubled can\'t be counted.')
+    }
     const accepted = ledger.sortedTokens(partition)
     const seen = new Uint8Array(Math.ceil(accepted.length / 8))
     let found = 0

@@ -76,6 +76,11 @@ export class RedisProbe {
     return counts
   }
 
+  /** True when retention has taken events away: they can't be counted any more. */
+  async eventsTrimmed(partition: number): Promise<boolean> {
+    return Number(await this.#client.send('HEXISTS', [`mr:{${STREAM}.${partition}}:floor`, 'events'])) === 1
+  }
+
   /** The command tokens of every event of a partition, a page at a time; one token for each event. */
   async *eventTokens(partition: number): AsyncGenerator<string[]> {
     const key = `mr:{${STREAM}.${partition}}:e`

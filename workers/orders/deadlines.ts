@@ -29,6 +29,7 @@ import { expireOrder, orders } from './commands.ts'
 const MINUTE_MS = 60_000
 const PAYMENT_LIMIT_MS = 15 * MINUTE_MS
 const PARTS = 16
+const ASKED_AT_ONCE_MAX = 200
 
 /** The full minute at which an order of that moment falls due. */
 export function payByMs(acceptedAtMs: number): number {
@@ -70,7 +71,11 @@ export const deadlineNoted = defineEvent({
   type: 'deadline.noted',
   payload: z.object({ orderId: z.string() }),
 })
-export const deadlineClosed = defineEvent({ type: 'deadline.closed', payload: z.object({}) })
+/** The first time it closes the minute; each time the first `asked` orders of the list were asked to expire. */
+export const deadlineClosed = defineEvent({
+  type: 'deadline.closed',
+  payload: z.object({ asked: z.int().min(0) }),
+})
 
 interface Minute {
   readonly closed: boolean
@@ -83,7 +88,7 @@ export const minute = defineAggregate<Minute>({
   initial: () => ({ closed: false, orderIds: [] }),
 })
   .on(deadlineNoted, (state, { orderId }) => ({ ...state, orderIds: state.orderIds.concat(orderId) }))
-  .on(deadlineClosed, () => ({ closed: true, orderIds: [] }))
+  .on(deadlineClosed, (state, { asked }) => ({ closed: true, orderIds: state.orderIds.slice(asked) }))
 
 export const noteHandler = defineAggregateHandler(minute, noteDeadline, (state, command) => {
   if (!state.closed) return [newEvent(deadlineNoted, { orderId: command.payload.orderId })]
@@ -91,12 +96,16 @@ export const noteHandler = defineAggregateHandler(minute, noteDeadline, (state, 
   return done()
 })
 
+/** A command may cause so much and no more, so a long list is worked off by one command after the other. */
 export const closeHandler = defineAggregateHandler(minute, closeDeadline, (state, command) => {
-  if (state.closed) return done()
-  for (const orderId of new Set(state.orderIds)) {
+  const { orderIds, closed } = state
+  if (closed && orderIds.length === 0) return done()
+  const next = orderIds.slice(0, ASKED_AT_ONCE_MAX)
+  for (const orderId of new Set(next)) {
     command.send(expireOrder, { orderId, deadlineMs: command.payload.deadlineMs })
   }
-  return [newEvent(deadlineClosed, {})]
+  if (orderIds.length > next.length) command.send(closeDeadline, command.payload)
+  return [newEvent(deadlineClosed, { asked: next.length })]
 })
 
 /** Posted by hand, without a tick, it closes nothing: which minute would be meant? */
