@@ -40,6 +40,8 @@ export interface PartitionKeys {
   readonly beats: string
   /** hash · `<projection>@<version>` → last event entry read */
   readonly readers: string
+  /** hash · `<projection>@<version>` → why it stopped (msgpack); gone with its next commit */
+  readonly stops: string
   /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens) */
   readonly floors: string
   /** hash · token → crash level */
@@ -88,6 +90,7 @@ export function partitionKeys(stream: string, partition: number): PartitionKeys 
     watermarks: `${base}wm`,
     beats: `${base}beats`,
     readers: `${base}readers`,
+    stops: `${base}stops`,
     floors: `${base}floor`,
     crashes: `${base}crash`,
     counter: `${base}x`,
@@ -106,6 +109,11 @@ export function partitionKeys(stream: string, partition: number): PartitionKeys 
 /** hash · partitions, created */
 export function streamMetaKey(stream: string): string {
   return `${PREFIX}stream:${stream}`
+}
+
+/** channel · a process hears its own pings here, and so knows that it hears the rest */
+export function pingChannel(processId: string): string {
+  return `${PREFIX}ping:${processId}`
 }
 
 /** hash · secret behind command ids, keyspace version */

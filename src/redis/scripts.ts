@@ -7,13 +7,17 @@ import appendKeyed from './lua/append-keyed.lua' with { type: 'text' }
 import appendOnce from './lua/append-once.lua' with { type: 'text' }
 import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
+import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
+import openReader from './lua/open-reader.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
+import readViews from './lua/read-views.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
+import stopReader from './lua/stop-reader.lua' with { type: 'text' }
 import sweepRecords from './lua/sweep-records.lua' with { type: 'text' }
 import takeover from './lua/takeover.lua' with { type: 'text' }
 import trimCommands from './lua/trim-commands.lua' with { type: 'text' }
@@ -34,14 +38,18 @@ const SOURCES = {
   'append-once': appendOnce,
   beat,
   cancel,
+  'commit-views': commitViews,
   'ensure-group': ensureGroup,
+  'open-reader': openReader,
   promote,
+  'read-views': readViews,
   release,
   'remove-consumer': removeConsumer,
   sample,
   settle,
   status,
   'sweep-records': sweepRecords,
+  'stop-reader': stopReader,
   takeover,
   'trim-commands': trimCommands,
   'trim-events': trimEvents,

@@ -1,0 +1,230 @@
+/**
+ * Views and checkpoints of one projection version in one partition, and the channel that tells of their commits.
+ *
+ *   checkpoint  the last event entry read; moves only in the script that writes the view changes it stands for
+ *   views       hash, view key → msgpack, with a zset of the keys in lexical order beside it
+ *   stop        why the projection can't go on, until somebody's next commit
+ */
+import { MillraceError } from '../contracts/errors.ts'
+import { isNothing, replyArray, replyBuffer, replyNumber, replyText, replyUtf8 } from './bytes.ts'
+import type { RedisLink } from './connection.ts'
+import { packPayload, unpackPayload } from './entry-codec.ts'
+import type { PartitionKeys } from './keys.ts'
+
+/** How a projection version is called in Redis. */
+export function readerName(projection: { readonly name: string; readonly version: number }): string {
+  return `${projection.name}@${projection.version}`
+}
+
+/** `trimmed`: new, but earlier events are gone. `gap`: events after the checkpoint are gone. `behind`: the log lost its end. */
+export type ReaderState = 'known' | 'new' | 'trimmed' | 'gap' | 'behind'
+
+export interface OpenedReader {
+  readonly checkpoint: string
+  readonly state: ReaderState
+  /** Last entry id that the log ever gave out. */
+  readonly lastEventId: string
+  /** Up to where events were trimmed, or ''. */
+  readonly floor: string
+}
+
+/** Registers the reader when it is new, so that trimming waits for it, and tells where it stands. */
+export async function openReader(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+): Promise<OpenedReader> {
+  const reply = replyArray(await link.run('open-reader', [keys.readers, keys.events, keys.floors], [reader]))
+  return {
+    checkpoint: replyText(reply[0]),
+    state: replyText(reply[1]) as ReaderState,
+    lastEventId: replyText(reply[2]),
+    floor: replyText(reply[3]),
+  }
+}
+
+export interface SkippedEvent {
+  /** `<entry id>/<index>` */
+  readonly position: string
+  readonly error: string
+  readonly blob: Buffer
+}
+
+export interface ViewChanges {
+  readonly written: readonly { readonly key: string; readonly blob: Buffer; readonly isNew: boolean }[]
+  readonly deleted: readonly string[]
+  readonly skipped: readonly SkippedEvent[]
+}
+
+export interface ViewCommit {
+  readonly reader: string
+  /** What the batch was folded from. */
+  readonly expected: string
+  readonly checkpoint: string
+  readonly changes: ViewChanges
+}
+
+const SKIPPED_MAX = 10_000
+/** A commit that touches more keys than this announces "all". */
+const ANNOUNCED_KEYS_MAX = 256
+
+/** True when it was committed; false when the checkpoint is not the expected one, and nothing was written. */
+export async function commitViews(
+  link: RedisLink,
+  keys: PartitionKeys,
+  commit: ViewCommit,
+): Promise<boolean> {
+  const { reader, expected, checkpoint, changes } = commit
+  const { written, deleted, skipped } = changes
+  const created = written.filter(({ isNew }) => isNew)
+  const touched = written.length + deleted.length
+  const announced = touched > ANNOUNCED_KEYS_MAX ? null : [...written.map(({ key }) => key), ...deleted]
+  const args: (string | Buffer | number)[] = [reader, expected, checkpoint, keys.commits(reader)]
+  args.push(packPayload([expected, checkpoint, announced]), SKIPPED_MAX)
+  args.push(written.length, created.length, deleted.length, skipped.length)
+  for (const { key, blob } of written) args.push(key, blob)
+  for (const { key } of created) args.push(key)
+  for (const key of deleted) args.push(key)
+  for (const { position, error, blob } of skipped) args.push(position, error, blob)
+  const scriptKeys = [
+    keys.readers,
+    keys.views(reader),
+    keys.viewKeys(reader),
+    keys.stops,
+    keys.skipped(reader),
+  ]
+  return replyNumber(await link.run('commit-views', scriptKeys, args)) === 1
+}
+
+export interface ReaderStop {
+  readonly position: string
+  readonly error: string
+  readonly atMs: number
+}
+
+/** Records why a projection stands still; false when somebody else has gone on meanwhile. */
+export async function stopReader(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+  checkpoint: string,
+  stop: ReaderStop,
+): Promise<boolean> {
+  const announcement = packPayload([checkpoint, checkpoint, []])
+  const args = [reader, checkpoint, packPayload(stop), keys.commits(reader), announcement]
+  return replyNumber(await link.run('stop-reader', [keys.readers, keys.stops], args)) === 1
+}
+
+/** What a commit, or a stop, tells: the views that changed between two checkpoints. */
+export interface CommitNotice {
+  readonly previous: string
+  readonly checkpoint: string
+  /** Undefined: too many to name. */
+  readonly keys: readonly string[] | undefined
+}
+
+/** Undefined for bytes that are no notice. */
+export function readCommitNotice(bytes: Buffer): CommitNotice | undefined {
+  try {
+    const notice = unpackPayload(bytes)
+    if (!Array.isArray(notice)) return undefined
+    const [previous, checkpoint, keys]: unknown[] = notice
+    if (typeof previous !== 'string' || typeof checkpoint !== 'string') return undefined
+    return { previous, checkpoint, keys: Array.isArray(keys) ? keys.map(String) : undefined }
+  } catch {
+    return undefined
+  }
+}
+
+const READ_KEYS_MAX = 1000
+
+/** The stored views of `viewKeys`, in order; for the projector, which knows its checkpoint. */
+export async function loadViews(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+  viewKeys: readonly string[],
+): Promise<(Buffer | undefined)[]> {
+  const parts: string[][] = []
+  for (let at = 0; at < viewKeys.length; at += READ_KEYS_MAX)
+    parts.push(viewKeys.slice(at, at + READ_KEYS_MAX))
+  const replies = await Promise.all(
+    parts.map((part) => link.use('views', (client) => client.hmgetBuffer(keys.views(reader), ...part))),
+  )
+  return replies.flat().map((blob) => blob ?? undefined)
+}
+
+export interface StoredViews {
+  /** '0-0' when the projection never ran here. */
+  readonly checkpoint: string
+  readonly stop: ReaderStop | undefined
+  /** msgpack of each key asked for, in order. */
+  readonly blobs: readonly (Buffer | undefined)[]
+}
+
+/** Reads at most 1 000 views together with the checkpoint they belong to. */
+export async function readViews(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+  viewKeys: readonly (string | Buffer)[],
+): Promise<StoredViews> {
+  if (viewKeys.length > READ_KEYS_MAX) {
+    throw new MillraceError('command.malformed', `At most ${READ_KEYS_MAX} views are read at once.`)
+  }
+  const scriptKeys = [keys.readers, keys.views(reader), keys.stops]
+  const reply = replyArray(await link.run('read-views', scriptKeys, [reader, ...viewKeys]))
+  const stop = replyBuffer(reply[1])
+  return {
+    checkpoint: replyText(reply[0]) || '0-0',
+    stop: stop.length === 0 ? undefined : (unpackPayload(stop) as ReaderStop),
+    blobs: reply.slice(2).map((blob) => (isNothing(blob) ? undefined : replyBuffer(blob))),
+  }
+}
+
+/** A stretch of the keys of one partition, in byte order. */
+export interface KeyRange {
+  /** Only keys that start with this. */
+  readonly prefix: string
+  /** Only keys beyond this one, in the direction of the walk. */
+  readonly beyond: string | undefined
+  readonly direction: 'forward' | 'backward'
+  readonly countMax: number
+}
+
+/** Keys of stored views in lexical order of their bytes, along the direction of the walk. */
+export async function pageViewKeys(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+  range: KeyRange,
+): Promise<Buffer[]> {
+  const { prefix, beyond, direction, countMax } = range
+  // No UTF-8 text holds the byte 0xff, so it stands behind every key with the prefix.
+  const end = Buffer.concat([Buffer.from(`(${prefix}`), Buffer.from([0xff])])
+  const start = `[${prefix}`
+  const exclusive = beyond === undefined ? undefined : `(${beyond}`
+  return await link.use('a page of views', async (client) => {
+    const index = keys.viewKeys(reader)
+    return direction === 'forward'
+      ? await client.zrangebylexBuffer(index, exclusive ?? start, end, 'LIMIT', 0, countMax)
+      : await client.zrevrangebylexBuffer(index, exclusive ?? end, start, 'LIMIT', 0, countMax)
+  })
+}
+
+/** Events that `skip-and-record` set aside, oldest first. */
+export async function readSkipped(
+  link: RedisLink,
+  keys: PartitionKeys,
+  reader: string,
+  countMax: number,
+): Promise<SkippedEvent[]> {
+  const reply = await link.use('skipped events', (client) =>
+    client.xrangeBuffer(keys.skipped(reader), '-', '+', 'COUNT', countMax),
+  )
+  return reply.map(([, fields]) => ({
+    position: replyText(fields[1]),
+    error: replyUtf8(fields[3]),
+    blob: replyBuffer(fields[5]),
+  }))
+}
