@@ -42,3 +42,4 @@ export { defineSchedule, type ScheduleDefinition, type ScheduleOptions, type Tim
 export type { PayloadInput, PayloadOutput, PayloadSchema } from './contracts/schema.ts'
 export { defineStream, type RetentionOptions, type StreamDefinition, type StreamOptions } from './contracts/stream.ts'
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
+export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'

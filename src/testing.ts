@@ -286,9 +286,10 @@ export class FakeClock implements Clock {
     })
   }
 
-  /** Moves time on by `ms`; what falls due is called in order, and may wait for more. */
+  /** Lets what was begun come to its waits, then moves time on by `ms`; what falls due is called in order, and may wait for more. */
   async advance(ms: number): Promise<void> {
     const endMs = this.#nowMs + ms
+    await settled()
     for (let next = this.#next(endMs); next !== undefined; next = this.#next(endMs)) {
       this.#waiting.delete(next)
       this.#nowMs = Math.max(this.#nowMs, next.dueMs)

@@ -4,7 +4,7 @@
  * If one fails to start, those before it are stopped and its error is thrown. A service that does not stop in time is
  * left behind with an alarm, and the next one is stopped: the process ends, and what it held is recovered by others.
  */
-import { describeError } from '../contracts/errors.ts'
+import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { Clock } from './clock.ts'
 import { Service } from './service.ts'
@@ -45,7 +45,9 @@ export class Supervisor extends Service {
     service: Kind,
     limits: { readonly stopLimitMs?: number } = {},
   ): Promise<Kind> {
-    this.stopSignal.throwIfAborted()
+    if (this.stopSignal.aborted) {
+      throw new MillraceError('service.stopped', `Stopped before ${service.name} started.`)
+    }
     this.#running.push({ service, ...limits })
     await service.start()
     this.#options.telemetry.emit('service.started', { service: service.name })
