@@ -9,7 +9,7 @@ const PROJECTIONS = ['flight-airports', 'flight-routes', 'flight-days'] as const
 
 type View = Readonly<Record<string, unknown>>
 type Page = {
-  readonly data: readonly { readonly key: string; readonly view: View }[]
+  readonly data: readonly { readonly key: string; readonly value: View }[]
   readonly page: { readonly next?: string | null }
 }
 
@@ -32,7 +32,7 @@ export class ViewReader {
     do {
       const query = new URLSearchParams({ limit: String(PAGE_VIEWS), ...(cursor ? { cursor } : {}) })
       const { data, page }: Page = await this.#get(`/v1/views/${projection}?${query}`)
-      for (const { key, view } of data) yield [key, view]
+      for (const { key, value } of data) yield [key, value]
       cursor = page.next
     } while (cursor)
   }
