@@ -1,0 +1,146 @@
+/**
+ * How routes answer: a handler returns a response or throws, and what it throws becomes a problem here and nowhere else.
+ * Each answer is counted by route and status in plain numbers, which the metrics read when they are asked.
+ */
+import type { Context, Handler } from 'hono'
+import { describeError, type MillraceError } from '../contracts/errors.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import { randomId } from '../runtime/clock.ts'
+import { RequestAborted } from './body-reader.ts'
+import type { HttpEnv } from './http-env.ts'
+import {
+  describeProblem,
+  HttpMistake,
+  type Problem,
+  problemFromError,
+  problemOf,
+  statusOf,
+} from './problem.ts'
+
+export type RouteContext = Context<HttpEnv>
+export type Answer = (c: RouteContext) => Response | Promise<Response>
+
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
+/** What a retry may count on when nothing better is known. */
+const RETRY_AFTER_S = 1
+
+export class Answers {
+  readonly #telemetry: Telemetry
+  readonly #counts = new Map<string, Map<number, number>>()
+
+  constructor(telemetry: Telemetry) {
+    this.#telemetry = telemetry
+  }
+
+  /** Answers by route and status since start. */
+  *counts(): Generator<{ readonly route: string; readonly status: number; readonly count: number }> {
+    for (const [route, statuses] of this.#counts) {
+      for (const [status, count] of statuses) yield { route, status, count }
+    }
+  }
+
+  /** A handler for Hono. `route` is its name in metrics and telemetry. */
+  on(route: string, answer: Answer): Handler<HttpEnv> {
+    const statuses = this.#statuses(route)
+    return async (c) => {
+      let response: Response
+      try {
+        response = await answer(c)
+      } catch (error) {
+        response = this.#fromError(c, route, error)
+      }
+      statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1)
+      return response
+    }
+  }
+
+  /** The answer to what no route was reached for. */
+  refuse(c: RouteContext, route: string, error: unknown): Response {
+    const response = this.#fromError(c, route, error)
+    const statuses = this.#statuses(route)
+    statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1)
+    return response
+  }
+
+  #statuses(route: string): Map<number, number> {
+    const known = this.#counts.get(route)
+    if (known !== undefined) return known
+    const statuses = new Map<number, number>()
+    this.#counts.set(route, statuses)
+    return statuses
+  }
+
+  #fromError(c: RouteContext, route: string, error: unknown): Response {
+    if (error instanceof HttpMistake) {
+      const problem = describeProblem(error.problem, error.message)
+      return problemResponse(c, { ...problem, ...error.members }, error.headers)
+    }
+    if (error instanceof RequestAborted) {
+      this.#telemetry.emit('request.aborted', { route })
+      return problemResponse(
+        c,
+        describeProblem('malformed-request', 'The body ended before it was complete.'),
+      )
+    }
+    const requestId = requestIdOf(c)
+    if (problemOf(error) === 'internal-error') {
+      this.#telemetry.emit('request.failed', { route, requestId, error: describeError(error) })
+    }
+    return problemResponse(c, problemFromError(error), retryHeaders(error), requestId)
+  }
+}
+
+/** Retry-After for everything that may go better later. */
+function retryHeaders(error: unknown): Readonly<Record<string, string>> {
+  const status = statusOf(problemOf(error))
+  if (status !== 503 && status !== 425) return {}
+  const wanted = (error as Partial<MillraceError>).retryAfterS ?? RETRY_AFTER_S
+  return { 'retry-after': String(Math.max(1, Math.ceil(wanted))) }
+}
+
+function requestIdOf(c: RouteContext): string {
+  const given = c.req.raw.headers.get('x-request-id')
+  return given !== null && REQUEST_ID.test(given) ? given : randomId()
+}
+
+export function problemResponse(
+  c: RouteContext,
+  problem: Problem,
+  headers: Readonly<Record<string, string>> = {},
+  requestId: string = requestIdOf(c),
+): Response {
+  const retry =
+    problem.status === 503 && headers['retry-after'] === undefined
+      ? { 'retry-after': String(RETRY_AFTER_S) }
+      : {}
+  const body: Problem = { ...problem, instance: c.req.path, requestId }
+  return new Response(JSON.stringify(body), {
+    status: problem.status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'cache-control': 'no-store',
+      'x-request-id': requestId,
+      ...retry,
+      ...headers,
+    },
+  })
+}
+
+export function jsonResponse(
+  body: unknown,
+  status = 200,
+  headers: Readonly<Record<string, string>> = {},
+): Response {
+  return new Response(jsonText(body), { status, headers: { 'content-type': 'application/json', ...headers } })
+}
+
+/** JSON of what was stored as MessagePack: a whole number beyond 2^53 becomes a text, bytes become base64. */
+export function jsonText(value: unknown): string {
+  return JSON.stringify(value, plainer) ?? 'null'
+}
+
+function plainer(this: unknown, key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return value.toString()
+  const original: unknown = (this as Record<string, unknown>)[key]
+  return original instanceof Uint8Array ? Buffer.from(original).toString('base64') : value
+}

@@ -1,0 +1,142 @@
+/**
+ * Bulk bodies: from bytes to one submission, or one refusal, for each item, in the order of the body. A bad line or item
+ * costs only itself; a body that is no list at all costs the request.
+ */
+import type { Submission } from '../commands/submission.ts'
+import { errorCode, MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+import { parseDelivery } from './delivery.ts'
+import { isIdempotencyKey } from './idempotency-key.ts'
+import type { Media } from './media-type.ts'
+import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
+import { checkPayload } from './payload-limits.ts'
+
+export type BulkItem = Submission | MillraceError
+
+export interface BulkBounds {
+  readonly itemsMax: number
+  /** Idempotency-Key of the whole request: an item without its own gets `<key>/<index>`. */
+  readonly key: string | undefined
+  readonly trace: string | undefined
+}
+
+/** @throws MillraceError `command.malformed`, `command.invalid`, `command.too-large` for the body as a whole */
+export function parseBulk(media: Media, body: Buffer, bounds: BulkBounds): BulkItem[] {
+  const values = readValues(media, body, bounds.itemsMax)
+  if (values.length > bounds.itemsMax) throw tooMany(values.length, bounds.itemsMax)
+  if (values.length === 0) throw new MillraceError('command.invalid', 'The body holds no command.')
+  const items = new Array<BulkItem>(values.length)
+  for (let i = 0; i < values.length; i++) items[i] = toItem(values[i], i, bounds)
+  return items
+}
+
+export function isRefusal(item: BulkItem): item is MillraceError {
+  return 'code' in item
+}
+
+/** Decoded values; a MillraceError stands in for one that could not be read. */
+function readValues(media: Media, body: Buffer, itemsMax: number): unknown[] {
+  switch (media) {
+    case 'json':
+      return readJsonArray(body)
+    case 'ndjson':
+      return readLines(body, itemsMax)
+    case 'msgpack':
+      return sliceMsgpackArray(body, itemsMax).map((slice) => {
+        try {
+          return decodeSlice(slice)
+        } catch (error) {
+          return error
+        }
+      })
+    default:
+      return media satisfies never
+  }
+}
+
+function readJsonArray(body: Buffer): unknown[] {
+  const value = parseJson(body.toString('utf8'))
+  if (Array.isArray(value)) return value
+  throw new MillraceError(
+    'command.invalid',
+    'Send an array of commands, or one command to /v1/commands/{type}.',
+  )
+}
+
+/** @throws MillraceError `command.malformed` */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    const why = error instanceof Error ? error.message.slice(0, 200) : 'it does not parse'
+    throw new MillraceError('command.malformed', `The body is not JSON: ${why}.`)
+  }
+}
+
+/** Bun reads good lines fastest, but gives up at the first bad one; then each line is read by itself. */
+function readLines(body: Buffer, itemsMax: number): unknown[] {
+  const { values, done, error } = Bun.JSONL.parseChunk(body)
+  if (done && error === null) return values
+  const lines = body
+    .toString('utf8')
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+  if (lines.length > itemsMax) throw tooMany(lines.length, itemsMax)
+  return lines.map((line) => {
+    try {
+      return JSON.parse(line)
+    } catch {
+      return new MillraceError('command.malformed', 'This line is not JSON.')
+    }
+  })
+}
+
+function tooMany(count: number, itemsMax: number): MillraceError {
+  return new MillraceError(
+    'command.too-large',
+    `The body holds ${count} commands; at most ${itemsMax} are taken at once.`,
+  )
+}
+
+const FIELDS = ['type', 'payload', 'idempotencyKey', 'delayMs', 'deliverAt']
+
+function toItem(value: unknown, index: number, bounds: BulkBounds): BulkItem {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    return new MillraceError('command.invalid', 'A command is an object with "type" and "payload".')
+  }
+  if (value instanceof MillraceError) return value
+  try {
+    return toSubmission(value as Record<string, unknown>, index, bounds)
+  } catch (error) {
+    if (errorCode(error) !== undefined) return error as MillraceError
+    throw error
+  }
+}
+
+function toSubmission(fields: Record<string, unknown>, index: number, bounds: BulkBounds): Submission {
+  for (const name in fields) {
+    if (!FIELDS.includes(name)) throw unknownField(name)
+  }
+  const { type, payload, idempotencyKey } = fields
+  if (typeof type !== 'string') throw new MillraceError('command.invalid', '"type" must be a text.')
+  checkPayload(payload)
+  return {
+    type,
+    payload,
+    idempotencyKey: keyOfItem(idempotencyKey, index, bounds),
+    deliver: parseDelivery(fields['delayMs'], fields['deliverAt']),
+    trace: bounds.trace,
+  }
+}
+
+function keyOfItem(own: unknown, index: number, { key }: BulkBounds): string | undefined {
+  if (own === undefined) return key === undefined ? undefined : `${key}/${index}`
+  if (isIdempotencyKey(own)) return own
+  throw new MillraceError('command.invalid', '"idempotencyKey" must be 1-255 printable ASCII characters.')
+}
+
+function unknownField(name: string): MillraceError {
+  const near = nearest(name, FIELDS)
+  const hint = near === undefined ? `Known fields: ${FIELDS.join(', ')}.` : `Did you mean "${near}"?`
+  return new MillraceError('command.invalid', `A command has no field "${name.slice(0, 80)}". ${hint}`)
+}

@@ -1,0 +1,308 @@
+/**
+ * Commands over HTTP: one, many, status, cancel.
+ *
+ * The order of checks is the order of cost: path, size, content type, headers, then whether anything is taken at all, then
+ * the body. Answers to commands are put together by hand; everything in them is known to need no escaping.
+ */
+import type { Hono } from 'hono'
+import type { CommandBus } from '../commands/command-bus.ts'
+import type { CommandReport } from '../commands/command-status.ts'
+import { fingerprintOf } from '../commands/idempotency.ts'
+import type {
+  AcceptedCommand,
+  Delivery,
+  Submission,
+  SubmitOptions,
+  SubmitOutcome,
+} from '../commands/submission.ts'
+import { MillraceError } from '../contracts/errors.ts'
+import type { Clock } from '../runtime/clock.ts'
+import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
+import { type BodyReader, readBytes, readText } from './body-reader.ts'
+import { type BulkItem, isRefusal, parseBulk, parseJson } from './bulk-body.ts'
+import { parseDeliveryQuery } from './delivery.ts'
+import { etagOf, matchesEtag } from './etag.ts'
+import type { HttpEnv } from './http-env.ts'
+import { parseIdempotencyKey } from './idempotency-key.ts'
+import { type Media, mediaOf } from './media-type.ts'
+import { decodeMsgpack } from './msgpack-body.ts'
+import { checkPayload } from './payload-limits.ts'
+import {
+  describeProblem,
+  HttpMistake,
+  type Problem,
+  problemFromError,
+  problemOf,
+  statusOf,
+} from './problem.ts'
+import { readQuery, readSwitch } from './query.ts'
+
+export interface CommandBounds {
+  /** Bytes of the body of one command. Default 256 KiB. */
+  readonly bodyBytesMax: number
+  /** Bytes of a bulk body. Default 8 MiB. */
+  readonly bulkBytesMax: number
+  /** Commands in a bulk body. Default 10 000. */
+  readonly bulkItemsMax: number
+}
+
+export const COMMAND_BOUNDS_DEFAULTS: CommandBounds = {
+  bodyBytesMax: 256 * 1024,
+  bulkBytesMax: 8 * 1024 ** 2,
+  bulkItemsMax: 10_000,
+}
+
+export interface CommandRouteParts {
+  readonly bus: CommandBus
+  readonly bodies: BodyReader
+  readonly answers: Answers
+  readonly clock: Clock
+  readonly bounds: CommandBounds
+}
+
+const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
+const BULK_TYPES = 'application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack'
+
+export function addCommandRoutes(app: Hono<HttpEnv>, parts: CommandRouteParts): void {
+  const { answers, bus, clock } = parts
+  app.post(
+    '/v1/commands/:type',
+    answers.on('command.send', (c) => sendOne(c, parts)),
+  )
+  app.post(
+    '/v1/commands',
+    answers.on('command.send-bulk', (c) => sendMany(c, parts)),
+  )
+  app.get(
+    '/v1/commands/:id',
+    answers.on('command.status', async (c) =>
+      statusResponse(c, await bus.status(c.req.param('id') ?? ''), clock),
+    ),
+  )
+  app.delete(
+    '/v1/commands/:id',
+    answers.on('command.cancel', async (c) => {
+      const { id, status } = await bus.cancel(c.req.param('id') ?? '')
+      return jsonResponse({ id, status }, 202, { location: `/v1/commands/${id}` })
+    }),
+  )
+}
+
+async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRouteParts): Promise<Response> {
+  const type = c.req.param('type') ?? ''
+  const { headers, url } = c.req.raw
+  bus.definition(type)
+  const media = mediaOf(headers.get('content-type'))
+  if (media === undefined || media === 'ndjson') throw unsupported(headers, SINGLE_TYPES)
+  const options = {
+    ...readHeaders(headers),
+    deliver: readDelivery(url),
+  }
+  bus.admit(type)
+  return await bodies.admit(c, bounds.bodyBytesMax, async () => {
+    const { payload, fingerprint } = await readPayload(c, type, media, options.idempotencyKey !== undefined)
+    return acceptedResponse(await bus.submit(type, payload, { ...options, fingerprint }))
+  })
+}
+
+interface ReadPayload {
+  readonly payload: unknown
+  /** Over the body exactly as sent; only where a key asks for it. */
+  readonly fingerprint: Buffer | undefined
+}
+
+async function readPayload(
+  c: RouteContext,
+  type: string,
+  media: Media,
+  keyed: boolean,
+): Promise<ReadPayload> {
+  if (media === 'msgpack') {
+    const bytes = await readBytes(c)
+    return {
+      payload: decodeMsgpack(bytes),
+      fingerprint: keyed ? fingerprintOf(type, media, bytes) : undefined,
+    }
+  }
+  const text = await readText(c)
+  const payload = parseBody(c.req.raw.headers, SINGLE_TYPES, () => parseJson(text))
+  checkPayload(payload)
+  return { payload, fingerprint: keyed ? fingerprintOf(type, media, text) : undefined }
+}
+
+/** A compressed body does not parse; then the honest answer is 415. */
+function parseBody<Value>(headers: Headers, types: string, parse: () => Value): Value {
+  try {
+    return parse()
+  } catch (error) {
+    const encoding = headers.get('content-encoding')
+    if (encoding === null || encoding.toLowerCase() === 'identity') throw error
+    throw unsupported(headers, types)
+  }
+}
+
+function unsupported(headers: Headers, types: string): HttpMistake {
+  const given = headers.get('content-encoding') ?? headers.get('content-type') ?? 'none'
+  return new HttpMistake(
+    'unsupported-media-type',
+    `"${given.slice(0, 80)}" is not taken here; send ${types}.`,
+    {
+      'accept-post': types,
+    },
+  )
+}
+
+function readHeaders(headers: Headers): SubmitOptions {
+  const key = headers.get('idempotency-key')
+  return {
+    idempotencyKey: key === null ? undefined : parseIdempotencyKey(key),
+    trace: headers.get('traceparent') ?? undefined,
+  }
+}
+
+function readDelivery(url: string): Delivery | undefined {
+  const { delayMs, deliverAt } = readQuery(url, ['delayMs', 'deliverAt'])
+  return parseDeliveryQuery(delayMs, deliverAt)
+}
+
+function acceptedResponse({ id, type, status, durability, deduplicated }: AcceptedCommand): Response {
+  const body = `{"id":"${id}","type":"${type}","status":"${status}","durability":"${durability}","deduplicated":${deduplicated}}`
+  const location = `/v1/commands/${id}`
+  return new Response(body, {
+    status: 202,
+    headers: deduplicated
+      ? { 'content-type': 'application/json', location, 'idempotent-replayed': 'true' }
+      : { 'content-type': 'application/json', location },
+  })
+}
+
+async function sendMany(c: RouteContext, { bus, bodies, bounds }: CommandRouteParts): Promise<Response> {
+  const { headers, url } = c.req.raw
+  const media = mediaOf(headers.get('content-type'))
+  if (media === undefined) throw unsupported(headers, BULK_TYPES)
+  const { idempotencyKey, trace } = readHeaders(headers)
+  const atomic = readSwitch('atomic', readQuery(url, ['atomic']).atomic)
+  bus.admitAny()
+  return await bodies.admit(c, bounds.bulkBytesMax, async () => {
+    const body = await readBytes(c)
+    const items = parseBody(headers, BULK_TYPES, () =>
+      parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key: idempotencyKey, trace }),
+    )
+    return bulkResponse(await submitItems(bus, items, atomic), bus.options.durability)
+  })
+}
+
+async function submitItems(
+  bus: CommandBus,
+  items: readonly BulkItem[],
+  atomic: boolean,
+): Promise<SubmitOutcome[]> {
+  const readable: Submission[] = []
+  for (const item of items) if (!isRefusal(item)) readable.push(item)
+  if (readable.length === items.length) return await bus.submitMany(readable, { atomic })
+  const outcomes = atomic ? readable.map(() => HELD_BACK) : await bus.submitMany(readable)
+  let at = 0
+  return items.map((item) => {
+    if (isRefusal(item)) return { accepted: undefined, error: item }
+    return outcomes[at++] ?? HELD_BACK
+  })
+}
+
+const HELD_BACK: SubmitOutcome = {
+  accepted: undefined,
+  error: new MillraceError(
+    'command.invalid',
+    'Nothing was stored: another command of this all-or-none request was refused.',
+  ),
+}
+
+/** 202 when one or more were accepted; else the problem of the request, with every item's own. */
+function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string): Response {
+  let accepted = 0
+  let replayed = 0
+  let results = ''
+  for (let index = 0; index < outcomes.length; index++) {
+    const outcome = outcomes[index]
+    if (outcome === undefined) continue
+    if (index > 0) results += ','
+    if (outcome.accepted === undefined) {
+      results += `{"index":${index},"problem":${JSON.stringify(problemFromError(outcome.error))}}`
+      continue
+    }
+    const { id, status, deduplicated } = outcome.accepted
+    accepted += 1
+    if (deduplicated) replayed += 1
+    const scheduled = status === 'scheduled' ? ',"status":"scheduled"' : ''
+    results += `{"index":${index},"id":"${id}"${scheduled}${deduplicated ? ',"deduplicated":true' : ''}}`
+  }
+  if (accepted === 0) throw nothingAccepted(outcomes)
+  const rejected = outcomes.length - accepted
+  const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}","results":[${results}]}`
+  return new Response(body, {
+    status: 202,
+    headers: {
+      'content-type': 'application/json',
+      ...(replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
+    },
+  })
+}
+
+/** When one of the items may go better later, so may the request. */
+function nothingAccepted(outcomes: readonly SubmitOutcome[]): HttpMistake {
+  const results = outcomes.map((outcome, index) => ({
+    index,
+    problem: outcome.accepted === undefined ? problemFromError(outcome.error) : undefined,
+  }))
+  const members = { accepted: 0, rejected: outcomes.length, results }
+  for (const outcome of outcomes) {
+    if (outcome.accepted !== undefined) continue
+    const name = problemOf(outcome.error)
+    if (statusOf(name) !== 503) continue
+    const retryAfterS = Math.ceil(outcome.error.retryAfterS ?? 1)
+    return new HttpMistake(name, outcome.error.message, { 'retry-after': String(retryAfterS) }, members)
+  }
+  return new HttpMistake('nothing-accepted', `All ${outcomes.length} commands were refused.`, {}, members)
+}
+
+const OPEN_STATES: ReadonlySet<string> = new Set(['scheduled', 'accepted', 'processing', 'retrying'])
+
+function statusResponse(c: RouteContext, report: CommandReport, clock: Clock): Response {
+  const body = jsonText(statusBody(report))
+  const etag = etagOf(body)
+  const retryAfter = OPEN_STATES.has(report.status) ? { 'retry-after': retryAfterText(report, clock) } : {}
+  const headers = { etag, 'cache-control': 'no-cache', ...retryAfter }
+  if (matchesEtag(c.req.raw.headers.get('if-none-match'), etag))
+    return new Response(null, { status: 304, headers })
+  return new Response(body, { headers: { 'content-type': 'application/json', ...headers } })
+}
+
+function statusBody(report: CommandReport): object {
+  const { id, stream, status, attempt, result, dueAtMs, deadLetterId } = report
+  const problem = problemOfCommand(report)
+  return {
+    id,
+    stream,
+    status,
+    ...(attempt === undefined ? {} : { attempt }),
+    ...(result === undefined ? {} : { result }),
+    ...(problem === undefined ? {} : { problem }),
+    ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs).toISOString() }),
+    ...(deadLetterId === undefined ? {} : { deadLetterId }),
+  }
+}
+
+/** Why a command is not done; a problem of the command, not of this request. */
+function problemOfCommand({ status, error }: CommandReport): Problem | undefined {
+  if (status === 'lost') {
+    return describeProblem('command-lost', 'It was acknowledged, and Redis no longer has it.')
+  }
+  return error === undefined ? undefined : describeProblem('command-failed', error)
+}
+
+const RETRY_AFTER_MAX_S = 60
+
+function retryAfterText({ dueAtMs }: CommandReport, clock: Clock): string {
+  if (dueAtMs === undefined) return '1'
+  const seconds = Math.ceil((dueAtMs - clock.nowMs()) / 1000)
+  return String(Math.min(RETRY_AFTER_MAX_S, Math.max(1, seconds)))
+}

@@ -1,0 +1,26 @@
+/**
+ * The Idempotency-Key header (IETF draft-ietf-httpapi-idempotency-key-header): a quoted structured string (RFC 8941), or a
+ * bare token; at most 255 printable ASCII characters. Quoted and bare, the same characters are the same key.
+ */
+import { MillraceError } from '../contracts/errors.ts'
+
+const CHARS_MAX = 255
+const BARE = /^[\x21\x23-\x5b\x5d-\x7e]+$/
+const QUOTED = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/
+
+/** @throws MillraceError `command.malformed` */
+export function parseIdempotencyKey(header: string): string {
+  const key = BARE.test(header) ? header : QUOTED.exec(header)?.[1]?.replace(/\\(["\\])/g, '$1')
+  if (key !== undefined && key.length > 0 && key.length <= CHARS_MAX) return key
+  throw new MillraceError(
+    'command.malformed',
+    `Idempotency-Key must be a quoted string, or a token without spaces, of 1-${CHARS_MAX} printable ASCII characters.`,
+  )
+}
+
+/** The same rule for a key in an item of a bulk request, which needs no quotes. */
+export function isIdempotencyKey(value: unknown): value is string {
+  return (
+    typeof value === 'string' && value.length > 0 && value.length <= CHARS_MAX && /^[\x20-\x7e]+$/.test(value)
+  )
+}

@@ -1,0 +1,68 @@
+/** The public app: commands, views, health. Nothing here looks into the system; that is the admin app's. */
+import type { Hono } from 'hono'
+import type { CommandBus } from '../commands/command-bus.ts'
+import type { HealthSource } from '../contracts/health.ts'
+import { checkKnownOptions } from '../contracts/names.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { Clock } from '../runtime/clock.ts'
+import type { Answers } from './answers.ts'
+import { closeApp, openApp } from './app-frame.ts'
+import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
+import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { addHealthRoutes } from './health-routes.ts'
+import type { HttpEnv } from './http-env.ts'
+import { addViewRoutes, type ViewSource } from './view-routes.ts'
+
+export interface PublicAppOptions {
+  /** Bytes of the body of one command. Default 256 KiB. */
+  readonly bodyBytesMax: number
+  /** Bytes of a bulk body. Default 8 MiB. */
+  readonly bulkBytesMax: number
+  /** Commands in a bulk body. Default 10 000. */
+  readonly bulkItemsMax: number
+  /** Requests with a body that are handled at once. Default 10 000. */
+  readonly requestsMax: number
+  /** Bytes of their bodies together. Default 256 MiB. */
+  readonly requestBytesMax: number
+  /** How long a request with Millrace-After waits. Default 10 s. */
+  readonly viewWaitMs: number
+}
+
+export const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
+  ...COMMAND_BOUNDS_DEFAULTS,
+  requestsMax: BODY_BOUNDS_DEFAULTS.requestsMax,
+  requestBytesMax: BODY_BOUNDS_DEFAULTS.bytesMax,
+  viewWaitMs: 10_000,
+}
+
+export interface PublicAppParts {
+  readonly bus: CommandBus
+  readonly views: ViewSource
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  /** What `/readyz` asks; asked at each request. */
+  readonly health: () => readonly HealthSource[]
+  readonly started: () => boolean
+  readonly draining: () => boolean
+  readonly options?: Partial<PublicAppOptions>
+}
+
+export interface PublicApp {
+  readonly app: Hono<HttpEnv>
+  readonly answers: Answers
+  readonly bodies: BodyReader
+}
+
+export function createPublicApp(parts: PublicAppParts): PublicApp {
+  checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
+  const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
+  const { bus, views, clock, telemetry, health, started, draining } = parts
+  const frame = openApp(telemetry)
+  const { app, answers } = frame
+  const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
+  addCommandRoutes(app, { bus, bodies, answers, clock, bounds: options })
+  addViewRoutes(app, { views, answers, viewWaitMs: options.viewWaitMs })
+  addHealthRoutes(app, { answers, sources: health, started, draining })
+  closeApp(frame)
+  return { app, answers, bodies }
+}
