@@ -22,7 +22,10 @@ export async function balance(ledger: Ledger, probe: RedisProbe): Promise<Accoun
   for (let partition = 0; partition < (await probe.partitions()); partition++) partitions.add(partition)
   for (const partition of partitions) {
     if (await probe.eventsTrimmed(partition)) {
-      throw new ReplayError('failed', 'Events were trimmed by retention: what was lost or doubled can\'t be counted.')
+      throw new ReplayError(
+        'failed',
+        "Events were trimmed by retention: what was lost or doubled can't be counted.",
+      )
     }
     const accepted = ledger.sortedTokens(partition)
     const seen = new Uint8Array(Math.ceil(accepted.length / 8))

@@ -23,3 +23,12 @@ export class ReplayError extends Error {
     this.exitCode = EXIT_CODES[kind]
   }
 }
+
+/** What a request that got no answer is told as. */
+export function errorText(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (/ECONNREFUSED|ConnectionRefused/.test(`${error.message} ${'code' in error ? error.code : ''}`)) {
+    return 'nothing listens there'
+  }
+  return error.name === 'TimeoutError' ? 'no answer in time' : error.message
+}

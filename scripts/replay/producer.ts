@@ -7,7 +7,7 @@
  *
  * A row keeps its key (`<run>-row-<n>`) through every repetition, so a POST whose answer was lost can't store it twice.
  */
-import { ReplayError } from './failure.ts'
+import { errorText, ReplayError } from './failure.ts'
 import type { Ledger } from './ledger.ts'
 import { type RecordTable, recordTables } from './records.ts'
 
@@ -141,7 +141,7 @@ export class Producer {
       if (error instanceof ReplayError) throw error
       signal.throwIfAborted()
       this.unknown += 1
-      return { detail: error instanceof Error ? error.message : String(error) }
+      return { detail: errorText(error) }
     }
   }
 

@@ -202,7 +202,7 @@ export class Stack {
     this.#children.delete(process.child)
     if (this.#expectedEnds.has(process.child)) return
     this.#running.delete(process)
-    const sentence = `${process.name} ended with code ${code}, unasked: ${lastWords(process.logFile)}`
+    const sentence = `${process.name} ended with code ${code}, unasked (--keep keeps its log): ${lastWords(process.logFile)}`
     this.#failure.reject(new ReplayError('failed', sentence))
   }
 }
@@ -226,7 +226,7 @@ function told(logFile: string, what: string): string {
 function lastWords(logFile: string): string {
   const lines = readFileSync(logFile, 'utf8').trim().split('\n')
   const telling = lines.findLast((line) => /^millrace: /.test(line) && !/stopp/.test(line)) ?? lines.at(-1)
-  return `${(telling ?? '').replace(/^millrace: /, '').slice(0, 500) || 'it said nothing'} (log: ${logFile})`
+  return (telling ?? '').replace(/^millrace: /, '').slice(0, 500) || 'it said nothing'
 }
 
 /** Ends processes of this folder that an interrupted replay left behind. Answers how many there were. */

@@ -1,7 +1,7 @@
 /**
  * Reads the views as any client would, page by page over HTTP, and holds them against what they must be.
  */
-import { ReplayError } from './failure.ts'
+import { errorText, ReplayError } from './failure.ts'
 import type { ExpectedViews } from './reference.ts'
 
 /** Each has a `flights` count; over all its views they add up to the records that it has folded. */
@@ -63,7 +63,7 @@ export class ViewReader {
         if (response.status < 500) break
       } catch (error) {
         this.#signal.throwIfAborted()
-        detail = error instanceof Error ? error.message : String(error)
+        detail = errorText(error)
       }
     }
     throw new ReplayError('unavailable', `The views can't be read from ${this.#baseUrl}${path}: ${detail}`)
