@@ -37,7 +37,16 @@ export interface Catalogue {
   readonly schedules: ReadonlyMap<string, ScheduleDefinition>
 }
 
-const KINDS = ['stream', 'command', 'event', 'handler', 'aggregate', 'aggregate-handler', 'projection', 'schedule']
+const KINDS = [
+  'stream',
+  'command',
+  'event',
+  'handler',
+  'aggregate',
+  'aggregate-handler',
+  'projection',
+  'schedule',
+]
 
 /** True for what a `define…` function made. */
 export function isDefinition(value: unknown): value is Definition {
@@ -80,22 +89,29 @@ class CatalogueDraft {
   add(definition: Definition): void {
     switch (definition.kind) {
       case 'stream':
-        return put(this.streams, 'stream', definition.name, definition)
+        put(this.streams, 'stream', definition.name, definition)
+        return
       case 'command':
-        return this.#addCommand(definition)
+        this.#addCommand(definition)
+        return
       case 'event':
-        return put(this.events, 'event', definition.type, definition)
+        put(this.events, 'event', definition.type, definition)
+        return
       case 'handler':
       case 'aggregate-handler':
-        return put(this.handlers, 'handler of command', versionKey(definition.command), definition)
+        put(this.handlers, 'handler of command', versionKey(definition.command), definition)
+        return
       case 'aggregate':
-        return put(this.aggregates, 'aggregate', definition.name, definition)
+        put(this.aggregates, 'aggregate', definition.name, definition)
+        return
       case 'projection':
-        return put(this.projections, 'projection', definition.name, definition)
+        put(this.projections, 'projection', definition.name, definition)
+        return
       case 'schedule':
-        return put(this.schedules, 'schedule', definition.name, definition)
+        put(this.schedules, 'schedule', definition.name, definition)
+        return
       default:
-        return definition satisfies never
+        definition satisfies never
     }
   }
 
@@ -105,7 +121,11 @@ class CatalogueDraft {
     for (const schedule of this.schedules.values()) {
       this.#checkCommand(`Schedule "${schedule.name}"`, schedule.command)
     }
-    const named = [...this.commandVersions.values(), ...this.projections.values(), ...this.aggregates.values()]
+    const named = [
+      ...this.commandVersions.values(),
+      ...this.projections.values(),
+      ...this.aggregates.values(),
+    ]
     for (const { stream } of named) {
       if (!this.streams.has(stream)) this.streams.set(stream, defineStream({ name: stream }))
     }
@@ -170,7 +190,10 @@ class CatalogueDraft {
 
 function put<Value>(map: Map<string, Value>, what: string, name: string, value: Value): void {
   if (map.has(name)) {
-    throw new MillraceError('definition.duplicate', `There are two definitions of ${what} "${name}"; rename or drop one.`)
+    throw new MillraceError(
+      'definition.duplicate',
+      `There are two definitions of ${what} "${name}"; rename or drop one.`,
+    )
   }
   map.set(name, value)
 }

@@ -10,7 +10,8 @@ import { MillraceError } from '../contracts/errors.ts'
 /** Until credentials name one, everything belongs to this tenant. */
 export const DEFAULT_TENANT = 'default'
 
-const ID = /^([a-z0-9][a-z0-9_-]{0,62})\.(\d{1,3})\.((?:e\d{1,15}-\d{1,15})|(?:x\d{1,15}))\.([A-Za-z0-9_-]{11})$/
+const ID =
+  /^([a-z0-9][a-z0-9_-]{0,62})\.(\d{1,3})\.((?:e\d{1,15}-\d{1,15})|(?:x\d{1,15}))\.([A-Za-z0-9_-]{11})$/
 const CHECKSUM_BYTES = 8
 
 export interface CommandPosition {
@@ -37,7 +38,10 @@ export class CommandIds {
   parse(id: string, tenant: string = DEFAULT_TENANT): CommandPosition {
     const match = ID.exec(id)
     if (match === null) {
-      throw new MillraceError('command.malformed', 'This is not a command id; use the id that the 202 answer gave.')
+      throw new MillraceError(
+        'command.malformed',
+        'This is not a command id; use the id that the 202 answer gave.',
+      )
     }
     const [, stream = '', partition = '', token = '', checksum = ''] = match
     const expected = this.#checksum(`${stream}.${partition}.${token}`, tenant)

@@ -48,21 +48,30 @@ export class RedisLink {
   readonly role: ConnectionRole
   readonly client: Redis
   #lost = false
+  #generation = 0
+  readonly #inFlight = new Set<(error: Error) => void>()
 
   constructor(role: ConnectionRole, options: ConnectionOptions) {
     this.role = role
     this.client = new Redis(clientOptions(role, options))
     this.client.on('error', () => undefined)
     this.client.on('close', () => {
+      this.#failInFlight()
       if (this.#lost || this.client.status === 'end') return
       this.#lost = true
       options.telemetry.emit('connection.lost', { role, error: 'connection closed' })
     })
     this.client.on('ready', () => {
+      this.#generation += 1
       if (!this.#lost) return
       this.#lost = false
       options.telemetry.emit('connection.restored', { role })
     })
+  }
+
+  /** How often this link has been connected: changes with every reconnect. */
+  get generation(): number {
+    return this.#generation
   }
 
   /** True while commands can be sent. */
@@ -85,7 +94,8 @@ export class RedisLink {
     const onError = (error: Error) => {
       lastError = error.message
     }
-    const onLimit = () => reject(new MillraceError('redis.unavailable', `Redis is not reachable: ${lastError}.`))
+    const onLimit = () =>
+      reject(new MillraceError('redis.unavailable', `Redis is not reachable: ${lastError}.`))
     this.client.once('ready', onReady)
     this.client.on('error', onError)
     limit.addEventListener('abort', onLimit, { once: true })
@@ -106,12 +116,17 @@ export class RedisLink {
   async run(name: ScriptName, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
     const script = SCRIPTS[name]
     try {
-      return await this.client.callBuffer('EVALSHA', [script.digest, keys.length, ...keys, ...args])
+      return await this.#settled(
+        this.client.callBuffer('EVALSHA', [script.digest, keys.length, ...keys, ...args]),
+      )
     } catch (error) {
-      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw redisError(error, `script ${name}`)
+      if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT'))
+        throw redisError(error, `script ${name}`)
     }
     try {
-      return await this.client.callBuffer('EVAL', [script.source, keys.length, ...keys, ...args])
+      return await this.#settled(
+        this.client.callBuffer('EVAL', [script.source, keys.length, ...keys, ...args]),
+      )
     } catch (error) {
       throw redisError(error, `script ${name}`)
     }
@@ -120,10 +135,42 @@ export class RedisLink {
   /** Runs `work` on the client and translates what it throws. For the stores of this floor. */
   async use<Result>(what: string, work: (client: Redis) => Promise<Result>): Promise<Result> {
     try {
-      return await work(this.client)
+      return await this.#settled(work(this.client))
     } catch (error) {
       throw redisError(error, what)
     }
+  }
+
+  /** Drops the connection and dials again; what was in flight fails as unknown. */
+  reconnect(): void {
+    this.client.disconnect(true)
+    this.#failInFlight()
+  }
+
+  /**
+   * A promise that settles also when the connection dies. ioredis 6.0.0 forgets what was in flight when it may not resend
+   * (its issue 2193).
+   */
+  #settled<Result>(work: Promise<Result>): Promise<Result> {
+    return new Promise((resolve, reject) => {
+      this.#inFlight.add(reject)
+      work.then(
+        (result) => {
+          this.#inFlight.delete(reject)
+          resolve(result)
+        },
+        (error: unknown) => {
+          this.#inFlight.delete(reject)
+          reject(error)
+        },
+      )
+    })
+  }
+
+  #failInFlight(): void {
+    const lost = [...this.#inFlight]
+    this.#inFlight.clear()
+    for (const reject of lost) reject(new Error('the connection was lost before the answer came'))
   }
 
   close(): void {
@@ -187,9 +234,13 @@ export function addressOptions(url: string): RedisOptions {
   try {
     parsed = new URL(url)
   } catch (cause) {
-    throw new MillraceError('config.invalid', 'REDIS_URL is not a URL. Use redis://[user:password@]host:port[/db].', {
-      cause,
-    })
+    throw new MillraceError(
+      'config.invalid',
+      'REDIS_URL is not a URL. Use redis://[user:password@]host:port[/db].',
+      {
+        cause,
+      },
+    )
   }
   if (parsed.protocol !== 'redis:' && parsed.protocol !== 'rediss:') {
     throw new MillraceError(
@@ -199,7 +250,10 @@ export function addressOptions(url: string): RedisOptions {
   }
   const database = parsed.pathname.length > 1 ? Number(parsed.pathname.slice(1)) : 0
   if (!Number.isInteger(database) || database < 0) {
-    throw new MillraceError('config.invalid', `REDIS_URL names database "${parsed.pathname.slice(1)}"; use a number.`)
+    throw new MillraceError(
+      'config.invalid',
+      `REDIS_URL names database "${parsed.pathname.slice(1)}"; use a number.`,
+    )
   }
   return {
     host: parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1',
@@ -211,7 +265,15 @@ export function addressOptions(url: string): RedisOptions {
   }
 }
 
-const NOT_SENT = ["Stream isn't writeable", 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'BUSY ']
+const NOT_SENT = [
+  "Stream isn't writeable",
+  'LOADING',
+  'MASTERDOWN',
+  'READONLY',
+  'NOREPLICAS',
+  'MISCONF',
+  'BUSY ',
+]
 
 /**
  * Translates what ioredis throws. `ReplyError.command.args` holds payloads and AUTH arguments, so the original object
@@ -221,12 +283,20 @@ export function redisError(error: unknown, what: string): MillraceError {
   if (error instanceof MillraceError) return error
   const text = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]?.slice(0, 300) ?? ''
   if (text.startsWith('OOM') || text.includes('-OOM ')) {
-    return new MillraceError('admission.overloaded', `Redis is out of memory (${what}). Nothing was stored.`, {
-      retryAfterS: 5,
-    })
+    return new MillraceError(
+      'admission.overloaded',
+      `Redis is out of memory (${what}). Nothing was stored.`,
+      {
+        retryAfterS: 5,
+      },
+    )
   }
   if (NOT_SENT.some((start) => text.includes(start))) {
-    return new MillraceError('redis.unavailable', `Redis can't serve ${what} now: ${text}`, { retryAfterS: 1 })
+    return new MillraceError('redis.unavailable', `Redis can't serve ${what} now: ${text}`, {
+      retryAfterS: 1,
+    })
   }
-  return new MillraceError('redis.unknown', `No certain answer from Redis for ${what}: ${text}`, { retryAfterS: 1 })
+  return new MillraceError('redis.unknown', `No certain answer from Redis for ${what}: ${text}`, {
+    retryAfterS: 1,
+  })
 }

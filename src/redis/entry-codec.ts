@@ -48,7 +48,12 @@ export interface Trail {
   readonly unknownSinceMs?: number
 }
 
-export const EMPTY_TRAIL: Trail = Object.freeze({ attempts: 0, level: 0, redrives: 0, failures: Object.freeze([]) })
+export const EMPTY_TRAIL: Trail = Object.freeze({
+  attempts: 0,
+  level: 0,
+  redrives: 0,
+  failures: Object.freeze([]),
+})
 export const TRAIL_FAILURES_MAX = 20
 
 export interface Envelope {
@@ -76,7 +81,10 @@ export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
   const { type, key, trace, tickMs, trail } = envelope
   const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
   if (keyBytes > KEY_BYTES_MAX) {
-    throw new MillraceError('command.invalid', `The key of "${type}" has ${keyBytes} bytes; at most 255 are allowed.`)
+    throw new MillraceError(
+      'command.invalid',
+      `The key of "${type}" has ${keyBytes} bytes; at most 255 are allowed.`,
+    )
   }
   const trailBytes = trail === undefined ? undefined : packr.pack(trail)
   let length = HEADER_BYTES + type.length + payload.length

@@ -40,6 +40,11 @@ export class Supervisor extends Service {
     return this.#clean
   }
 
+  /** True from the moment a stop was asked for. */
+  get draining(): boolean {
+    return this.stopSignal.aborted
+  }
+
   /** Starts a service; it will be stopped before all that were started earlier. */
   async run<Kind extends Service>(
     service: Kind,

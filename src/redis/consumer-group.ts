@@ -1,0 +1,267 @@
+/**
+ * The consumer group of one partition: reading, re-reading the own pending list, watching the others, taking over from the
+ * dead, handing back when draining.
+ */
+import type { Redis } from 'ioredis'
+import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
+import type { RedisLink } from './connection.ts'
+import { FREE_CONSUMER, GROUP, type PartitionKeys } from './keys.ts'
+import type { Source } from './settlements.ts'
+
+/** An entry as read; `blob` is absent when the pending entry's body is gone. */
+export interface ReadEntry {
+  readonly source: Source
+  readonly entryId: string
+  readonly token: string
+  readonly blob: Buffer | undefined
+  readonly level: number
+}
+
+/** Creates what is missing. `lost` means that a group had vanished: an alarm. */
+export async function ensureGroup(link: RedisLink, keys: PartitionKeys): Promise<'present' | 'new' | 'lost'> {
+  const reply = replyText(await link.run('ensure-group', [keys.commands, keys.ready, keys.floors], [GROUP]))
+  return reply === 'new' || reply === 'lost' ? reply : 'present'
+}
+
+/**
+ * Waits up to `blockMs` for new entries; retries and other ready commands come first. Answers at most `countMax` entries
+ * of each of the two streams.
+ */
+export async function readNew(
+  reader: RedisLink,
+  keys: PartitionKeys,
+  consumer: string,
+  countMax: number,
+  blockMs: number,
+): Promise<ReadEntry[]> {
+  const reply = await reader.use('XREADGROUP', (client: Redis) =>
+    client.xreadgroupBuffer(
+      'GROUP',
+      GROUP,
+      consumer,
+      'COUNT',
+      countMax,
+      'BLOCK',
+      blockMs,
+      'STREAMS',
+      keys.ready,
+      keys.commands,
+      '>',
+      '>',
+    ),
+  )
+  return isNothing(reply) ? [] : readEntries(reply, keys)
+}
+
+/** Pages through the consumer's own pending entries from both streams; bodies that are gone come without blob. */
+export async function readOwnPending(
+  reader: RedisLink,
+  keys: PartitionKeys,
+  consumer: string,
+  countMax: number,
+): Promise<ReadEntry[]> {
+  const all: ReadEntry[] = []
+  for (const [source, key] of [
+    ['ready', keys.ready],
+    ['commands', keys.commands],
+  ] as const) {
+    let after = '0-0'
+    for (;;) {
+      const from = after
+      const reply = await reader.use('XREADGROUP of pending entries', (client: Redis) =>
+        client.xreadgroupBuffer('GROUP', GROUP, consumer, 'COUNT', countMax, 'STREAMS', key, from),
+      )
+      const page = isNothing(reply) ? [] : readEntries(reply, keys)
+      all.push(...page)
+      const last = page.at(-1)
+      if (last === undefined || page.length < countMax) break
+      after = last.entryId
+    }
+    if (source === 'commands') break
+  }
+  return all
+}
+
+function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
+  const entries: ReadEntry[] = []
+  for (const pair of replyArray(reply)) {
+    const [key, rows] = replyArray(pair)
+    const source: Source = replyText(key) === keys.commands ? 'commands' : 'ready'
+    for (const row of replyArray(rows)) {
+      const [id, fields] = replyArray(row)
+      const entryId = replyText(id)
+      const list = isNothing(fields) ? [] : replyArray(fields)
+      const body = list[1]
+      entries.push({
+        source,
+        entryId,
+        token: source === 'commands' ? `e${entryId}` : isNothing(list[0]) ? '' : replyText(list[0]),
+        blob: isNothing(body) ? undefined : replyBuffer(body),
+        level: 0,
+      })
+    }
+  }
+  return entries
+}
+
+/** Crash levels of these tokens, in order. */
+export async function readLevels(
+  link: RedisLink,
+  keys: PartitionKeys,
+  tokens: readonly string[],
+): Promise<number[]> {
+  if (tokens.length === 0) return []
+  const reply = await link.use('crash levels', (client) => client.hmget(keys.crashes, ...tokens))
+  return reply.map((level) => (level === null ? 0 : Number(level)))
+}
+
+/** Acknowledges pending entries whose bodies are gone, once they have been reported. */
+export async function forgetGone(
+  link: RedisLink,
+  keys: PartitionKeys,
+  source: Source,
+  ids: readonly string[],
+): Promise<void> {
+  const key = source === 'commands' ? keys.commands : keys.ready
+  await link.use('XACK of lost entries', (client) => client.xack(key, GROUP, ...ids))
+}
+
+export interface ConsumerView {
+  readonly consumer: string
+  readonly pending: number
+  /** '' when it has none. */
+  readonly beat: string
+}
+
+/** Every consumer of the partition, in one look. */
+export async function sampleConsumers(link: RedisLink, keys: PartitionKeys): Promise<ConsumerView[]> {
+  const reply = await link.run('sample', [keys.commands, keys.ready, keys.beats], [GROUP])
+  return replyArray(reply).map((row) => {
+    const [name, commands, ready, beat] = replyArray(row)
+    return {
+      consumer: replyText(name),
+      pending: replyNumber(commands) + replyNumber(ready),
+      beat: replyText(beat),
+    }
+  })
+}
+
+export interface Takeover {
+  readonly entries: readonly ReadEntry[]
+  /** Pending ids whose entry no longer exists. */
+  readonly gone: readonly string[]
+}
+
+/** Claims entries of `from`, unless its heartbeat moved; undefined then. Entries of the free consumer are not charged. */
+export async function takeOver(
+  link: RedisLink,
+  keys: PartitionKeys,
+  from: { readonly consumer: string; readonly beat: string },
+  me: string,
+  countMax: number,
+): Promise<Takeover | undefined> {
+  const charge = from.consumer === FREE_CONSUMER ? '0' : '1'
+  const reply = await link.run(
+    'takeover',
+    [keys.commands, keys.ready, keys.beats, keys.crashes, keys.running(from.consumer)],
+    [GROUP, from.consumer, me, from.beat, countMax, charge],
+  )
+  if (isNothing(reply)) return undefined
+  const [claimed, gone] = replyArray(reply)
+  return {
+    entries: replyArray(claimed).map((row) => {
+      const [source, id, token, blob, level] = replyArray(row)
+      return {
+        source: replyNumber(source) === 1 ? 'commands' : 'ready',
+        entryId: replyText(id),
+        token: replyText(token),
+        blob: replyBuffer(blob),
+        level: replyNumber(level),
+      }
+    }),
+    gone: replyArray(gone).map(replyText),
+  }
+}
+
+/** Hands entries back to the fleet, uncharged; `leaving` drops the own heartbeat too. */
+export async function releaseEntries(
+  link: RedisLink,
+  keys: PartitionKeys,
+  me: string,
+  entries: readonly { readonly source: Source; readonly entryId: string }[],
+  leaving: boolean,
+): Promise<number> {
+  const commands = entries.filter((entry) => entry.source === 'commands').map((entry) => entry.entryId)
+  const ready = entries.filter((entry) => entry.source === 'ready').map((entry) => entry.entryId)
+  const reply = await link.run(
+    'release',
+    [keys.commands, keys.ready, keys.beats],
+    [GROUP, me, FREE_CONSUMER, leaving ? '1' : '0', commands.length, ...commands, ready.length, ...ready],
+  )
+  return replyNumber(reply)
+}
+
+/** Removes a consumer that holds nothing and has not moved. */
+export async function removeConsumer(
+  link: RedisLink,
+  keys: PartitionKeys,
+  consumer: string,
+  beat: string,
+): Promise<boolean> {
+  const reply = await link.run(
+    'remove-consumer',
+    [keys.commands, keys.ready, keys.beats, keys.running(consumer)],
+    [GROUP, consumer, beat],
+  )
+  return replyNumber(reply) === 1
+}
+
+/** Marks the suspects that are about to run, in place of any earlier mark. */
+export async function markRunning(
+  link: RedisLink,
+  keys: PartitionKeys,
+  consumer: string,
+  tokens: readonly string[],
+): Promise<void> {
+  const key = keys.running(consumer)
+  await link.use('the mark of a suspect group', async (client) => {
+    const replies = await client
+      .multi()
+      .del(key)
+      .sadd(key, ...tokens)
+      .exec()
+    for (const [error] of replies ?? []) if (error !== null) throw error
+  })
+}
+
+export async function clearRunning(link: RedisLink, keys: PartitionKeys, consumer: string): Promise<void> {
+  await link.use('the mark of a suspect group', (client) => client.del(keys.running(consumer)))
+}
+
+export async function writeBeat(
+  link: RedisLink,
+  beatKeys: readonly string[],
+  consumer: string,
+  value: string,
+): Promise<void> {
+  await link.run('beat', beatKeys, [consumer, value])
+}
+
+/** The server's id of this connection. */
+export async function connectionId(link: RedisLink): Promise<number> {
+  return replyNumber(await link.use('CLIENT ID', (client) => client.client('ID')))
+}
+
+/** Ends a connection that the server may still be serving; one that is gone already is fine. */
+export async function killConnection(link: RedisLink, id: number): Promise<void> {
+  await link
+    .use('CLIENT KILL', (client) => client.client('KILL', 'ID', id))
+    .catch((error: unknown) => {
+      if (!(error instanceof Error && error.message.includes('No such client'))) throw error
+    })
+}
+
+/** Makes a blocked read answer at once. */
+export async function unblock(link: RedisLink, id: number): Promise<void> {
+  await link.use('CLIENT UNBLOCK', (client) => client.client('UNBLOCK', id))
+}

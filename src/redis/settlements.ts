@@ -1,0 +1,156 @@
+/**
+ * The one call that settles a batch: see `lua/settle.lua` for the rules, this file for the words.
+ *
+ * A request stays below 1 000 entries and 4 000 arguments (Lua's `unpack` gives up near 8 000), and can be sent again
+ * unchanged when its answer was lost: what had been applied then answers "settled before".
+ */
+import { replyArray, replyNumber, replyText } from './bytes.ts'
+import type { RedisLink } from './connection.ts'
+import { GROUP, type PartitionKeys } from './keys.ts'
+
+/** Where an entry was read from. */
+export type Source = 'commands' | 'ready'
+
+export interface EntryRef {
+  readonly source: Source
+  readonly entryId: string
+  readonly token: string
+  /** Crash level known to the worker; its counter is removed with the settlement. */
+  readonly level: number
+}
+
+export interface FollowUp {
+  /** `<stream>.<partition>` of another partition, '' for this one. */
+  readonly target: string
+  /** -1: at once. */
+  readonly delayMs: number
+  readonly blob: Buffer
+}
+
+export interface AggregateAppend {
+  /** Redis key of the aggregate's stream, in this partition. */
+  readonly key: string
+  readonly expectedVersion: number
+  readonly events: readonly Buffer[]
+}
+
+export interface Success {
+  readonly ref: EntryRef
+  readonly events: readonly Buffer[]
+  readonly followUps: readonly FollowUp[]
+  readonly append: AggregateAppend | undefined
+  /** Side record to keep, with its letter; '' for none. */
+  readonly record: Buffer | ''
+}
+
+export interface Failure {
+  readonly ref: EntryRef
+  readonly move: 'retry' | 'dead'
+  readonly delayMs: number
+  readonly blob: Buffer
+  readonly record: Buffer
+}
+
+export interface SettleRequest {
+  readonly plain: readonly EntryRef[]
+  readonly successes: readonly Success[]
+  readonly failures: readonly Failure[]
+}
+
+export type Verdict = 'applied' | 'settled-before' | 'conflict'
+
+export interface SettleAnswer {
+  /** How many of `plain` were still pending. */
+  readonly plainAcknowledged: number
+  readonly successes: readonly Verdict[]
+  readonly failures: readonly Verdict[]
+}
+
+/** Bounds of one request. */
+export const SETTLE_ENTRIES_MAX = 1000
+export const SETTLE_ARGUMENTS_MAX = 4000
+
+/** True for a success that needs nothing but its acknowledgement. */
+export function isPlain(success: Success): boolean {
+  return (
+    success.ref.source === 'commands' &&
+    success.ref.level === 0 &&
+    success.record === '' &&
+    success.events.length === 0 &&
+    success.followUps.length === 0 &&
+    success.append === undefined
+  )
+}
+
+/** Arguments that a success takes in a request. */
+export function successArguments(success: Success): number {
+  return 11 + success.events.length + 3 * success.followUps.length + (success.append?.events.length ?? 0)
+}
+
+export const FAILURE_ARGUMENTS = 8
+
+const LETTERS: Readonly<Record<string, Verdict>> = { '1': 'applied', '0': 'settled-before', c: 'conflict' }
+
+export async function settle(
+  link: RedisLink,
+  keys: PartitionKeys,
+  consumer: string,
+  request: SettleRequest,
+): Promise<SettleAnswer> {
+  const { scriptKeys, args } = settleArguments(keys, consumer, request)
+  const reply = replyArray(await link.run('settle', scriptKeys, args))
+  return {
+    plainAcknowledged: replyNumber(reply[0]),
+    successes: verdicts(replyText(reply[1])),
+    failures: verdicts(replyText(reply[2])),
+  }
+}
+
+function verdicts(letters: string): Verdict[] {
+  return Array.from(letters, (letter) => LETTERS[letter] ?? 'settled-before')
+}
+
+function settleArguments(
+  keys: PartitionKeys,
+  consumer: string,
+  request: SettleRequest,
+): { scriptKeys: string[]; args: (string | Buffer | number)[] } {
+  const scriptKeys = [
+    ...[keys.commands, keys.ready, keys.events, keys.dead, keys.records, keys.recordTimes],
+    ...[keys.due, keys.dueBodies, keys.outbox, keys.outboxLast, keys.crashes, keys.counter],
+  ]
+  const aggregates = new Map<string, number>()
+  const args: (string | Buffer | number)[] = [GROUP, consumer, request.plain.length]
+  for (const ref of request.plain) args.push(ref.entryId)
+  args.push(request.successes.length)
+  for (const { ref, events, followUps, append, record } of request.successes) {
+    args.push(ref.source === 'commands' ? 1 : 2, ref.entryId, ref.token, ref.level)
+    if (append === undefined) args.push(0, 0, 0)
+    else {
+      let index = aggregates.get(append.key)
+      if (index === undefined) {
+        scriptKeys.push(append.key)
+        index = scriptKeys.length
+        aggregates.set(append.key, index)
+      }
+      args.push(index, append.expectedVersion, append.events.length)
+      for (const event of append.events) args.push(event)
+    }
+    args.push(events.length)
+    for (const event of events) args.push(event)
+    args.push(record, followUps.length)
+    for (const followUp of followUps) args.push(followUp.target, followUp.delayMs, followUp.blob)
+  }
+  args.push(request.failures.length)
+  for (const { ref, move, delayMs, blob, record } of request.failures) {
+    args.push(
+      move === 'retry' ? 'T' : 'X',
+      ref.source === 'commands' ? 1 : 2,
+      ref.entryId,
+      ref.token,
+      ref.level,
+    )
+    args.push(delayMs, blob, record)
+  }
+  return { scriptKeys, args }
+}

@@ -1,0 +1,92 @@
+/**
+ * Trims what everybody has behind them and drops records past their retention. Every worker does it; the scripts compute the
+ * safe point themselves, so it does not matter who comes first.
+ */
+import type { StreamDefinition } from '../contracts/stream.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import { sweepRecords, trimCommands, trimEvents } from '../redis/partition-care.ts'
+import type { Clock } from './clock.ts'
+import { PeriodicService } from './service.ts'
+
+export interface CaretakerOptions {
+  readonly link: RedisLink
+  readonly keys: PartitionKeys
+  readonly stream: StreamDefinition
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly trimEveryMs: number
+}
+
+const ROUNDS_MAX = 50
+/** Events and records change slowly: every so many rounds. */
+const SLOW_ROUND = 10
+const SWEEP_COUNT_MAX = 2000
+const PENDING_ALARM_AFTER_MS = 600_000
+
+export class Caretaker extends PeriodicService {
+  readonly #options: CaretakerOptions
+  #round = 0
+  #pinned: { readonly id: string; readonly sinceMs: number; alarmed: boolean } | undefined
+
+  constructor(options: CaretakerOptions) {
+    const { keys, clock, telemetry, trimEveryMs } = options
+    const name = `caretaker ${keys.stream}.${keys.partition}`
+    super({ name, clock, telemetry, pauseMinMs: trimEveryMs / 2, pauseMaxMs: trimEveryMs }, async () => {
+      await this.#trimCommands()
+      if (this.#round % SLOW_ROUND === 0) await this.#slowly()
+      this.#round += 1
+      return trimEveryMs * (0.5 + clock.random() / 2)
+    })
+    this.#options = options
+  }
+
+  async #trimCommands(): Promise<void> {
+    const { link, keys } = this.#options
+    for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
+      const { commands, ready, oldestPending } = await trimCommands(link, keys)
+      this.#report('commands', commands)
+      this.#report('ready', ready)
+      this.#watchOldest(oldestPending)
+      if (commands === 0 && ready === 0) return
+    }
+  }
+
+  async #slowly(): Promise<void> {
+    const { link, keys, stream } = this.#options
+    for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
+      const { events } = await trimEvents(link, keys, stream.retention)
+      this.#report('events', events)
+      if (events === 0) break
+    }
+    for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
+      const swept = await sweepRecords(link, keys, stream.retention.resultsMs, SWEEP_COUNT_MAX)
+      if (swept < SWEEP_COUNT_MAX) return
+    }
+  }
+
+  #report(log: 'commands' | 'ready' | 'events', count: number): void {
+    const { keys, telemetry } = this.#options
+    if (count === 0) return
+    telemetry.emit('stream.trimmed', { stream: keys.stream, partition: keys.partition, log, count })
+  }
+
+  /** One entry that stays pending keeps everything after it from being trimmed. */
+  #watchOldest(id: string | undefined): void {
+    const { clock, telemetry, keys } = this.#options
+    if (id === undefined) {
+      this.#pinned = undefined
+      return
+    }
+    if (this.#pinned?.id !== id) this.#pinned = { id, sinceMs: clock.monotonicMs(), alarmed: false }
+    const ageMs = clock.monotonicMs() - this.#pinned.sinceMs
+    if (ageMs < PENDING_ALARM_AFTER_MS || this.#pinned.alarmed) return
+    this.#pinned.alarmed = true
+    telemetry.emit('alarm.raised', {
+      alarm: 'entry-pins-stream',
+      stream: keys.stream,
+      detail: `Entry ${id} of ${keys.stream}.${keys.partition} is pending for ${Math.round(ageMs / 1000)} s; nothing after it can be trimmed.`,
+    })
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * One run of one command: what the handler sees of it, and the effects it collects.
+ *
+ * Effects belong to a run. When a batch is split, or a version race is lost, the command runs again as a new
+ * `CommandRun`; a handler that still holds the old one can add to it without harm.
+ */
+import type { CommandDefinition } from '../contracts/command.ts'
+import { MillraceError } from '../contracts/errors.ts'
+import type { EventDefinition } from '../contracts/event.ts'
+import type { HandledCommand, SendOptions, TraceContext } from '../contracts/handler.ts'
+import { type PayloadInput, validatePayloadNow } from '../contracts/schema.ts'
+import { partitionOf } from '../policies/partition.ts'
+import type { CommandIds } from '../redis/command-id.ts'
+import {
+  EMPTY_TRAIL,
+  type Entry,
+  encodeEntry,
+  packPayload,
+  type Trail,
+  unpackPayload,
+  unpackTrace,
+} from '../redis/entry-codec.ts'
+import type { AggregateAppend, EntryRef, FollowUp } from '../redis/settlements.ts'
+import type { Clock } from './clock.ts'
+
+/** Events and follow-ups of one command; more is a sign of a command that should be many. */
+export const EFFECTS_COUNT_MAX = 500
+const DELAY_MAX_MS = 366 * 86_400_000
+
+/** What all runs of one partition share. */
+export interface RunScope {
+  readonly stream: string
+  readonly partition: number
+  readonly ids: CommandIds
+  readonly clock: Clock
+  /** Partitions of a stream; undefined for a stream nobody declared. */
+  partitionsOf(stream: string): number | undefined
+}
+
+export class CommandRun implements HandledCommand {
+  readonly scope: RunScope
+  readonly ref: EntryRef
+  readonly entry: Entry
+  readonly events: Buffer[] = []
+  readonly followUps: FollowUp[] = []
+  append: AggregateAppend | undefined
+  /** Version races this command has lost in a row. */
+  conflicts = 0
+  #payload: { readonly value: unknown } | undefined
+
+  constructor(scope: RunScope, ref: EntryRef, entry: Entry) {
+    this.scope = scope
+    this.ref = ref
+    this.entry = entry
+  }
+
+  /** The same command once more, without effects. */
+  again(): CommandRun {
+    const next = new CommandRun(this.scope, this.ref, this.entry)
+    next.conflicts = this.conflicts
+    return next
+  }
+
+  get id(): string {
+    return this.scope.ids.format(this.scope.stream, this.scope.partition, this.ref.token)
+  }
+
+  get idempotencyKey(): string {
+    return this.id
+  }
+
+  get type(): string {
+    return this.entry.type
+  }
+
+  get version(): number {
+    return this.entry.version
+  }
+
+  get key(): string {
+    return this.entry.key
+  }
+
+  /** Decoded on first use and kept for this run only: a handler may change it. */
+  get payload(): unknown {
+    this.#payload ??= { value: unpackPayload(this.entry.payloadBytes) }
+    return this.#payload.value
+  }
+
+  get trail(): Trail {
+    return this.entry.trail ?? EMPTY_TRAIL
+  }
+
+  get attempt(): number {
+    return this.trail.attempts + 1
+  }
+
+  get acceptedAtMs(): number {
+    return this.entry.atMs
+  }
+
+  get tickMs(): number | undefined {
+    return this.entry.tickMs
+  }
+
+  get trace(): TraceContext | undefined {
+    return this.entry.trace === undefined ? undefined : { traceparent: unpackTrace(this.entry.trace) }
+  }
+
+  emit<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): void {
+    this.#checkRoom()
+    this.events.push(this.encodeEvent(event, payload))
+  }
+
+  /** The blob of an event caused by this command. */
+  encodeEvent(event: EventDefinition, payload: unknown): Buffer {
+    const value = validatePayloadNow(`event "${event.type}"`, event.payload, payload)
+    return encodeEntry(
+      {
+        type: event.type,
+        version: event.version,
+        atMs: this.scope.clock.nowMs(),
+        key: this.entry.key,
+        trace: undefined,
+        tickMs: undefined,
+        trail: undefined,
+      },
+      packPayload(value),
+    )
+  }
+
+  send<Command extends CommandDefinition>(
+    command: Command,
+    payload: PayloadInput<Command['payload']>,
+    options: SendOptions = {},
+  ): void {
+    this.#checkRoom()
+    const partitions = this.scope.partitionsOf(command.stream)
+    if (partitions === undefined) {
+      throw new MillraceError(
+        'definition.unknown',
+        `"${this.type}" sends "${command.type}", which is not registered: export it from a module in workers/.`,
+      )
+    }
+    const value = validatePayloadNow(`command "${command.type}"`, command.payload, payload)
+    const bytes = packPayload(value)
+    const key = command.key?.(value) ?? ''
+    const partition = partitionOf(key === '' ? bytes : key, partitions)
+    const here = command.stream === this.scope.stream && partition === this.scope.partition
+    const envelope = {
+      type: command.type,
+      version: command.version,
+      atMs: this.scope.clock.nowMs(),
+      key,
+      trace: this.entry.trace,
+      tickMs: undefined,
+      trail: undefined,
+    }
+    this.followUps.push({
+      target: here ? '' : `${command.stream}.${partition}`,
+      delayMs: checkDelay(options.delayMs),
+      blob: encodeEntry(envelope, bytes),
+    })
+  }
+
+  /** Appends events to an aggregate if its version is still the expected one; they are emitted as well. */
+  appendToAggregate(append: AggregateAppend): void {
+    this.append = append
+    this.events.push(...append.events)
+    if (this.events.length > EFFECTS_COUNT_MAX) this.#checkRoom()
+  }
+
+  #checkRoom(): void {
+    if (this.events.length + this.followUps.length < EFFECTS_COUNT_MAX) return
+    throw new MillraceError(
+      'handler.failed',
+      `One "${this.type}" may cause at most ${EFFECTS_COUNT_MAX} events and follow-ups; send several commands instead.`,
+    )
+  }
+}
+
+function checkDelay(delayMs: number | undefined): number {
+  if (delayMs === undefined) return -1
+  if (Number.isInteger(delayMs) && delayMs >= 0 && delayMs <= DELAY_MAX_MS) return delayMs
+  throw new MillraceError(
+    'handler.failed',
+    `delayMs must be a whole number from 0 to ${DELAY_MAX_MS}, not ${delayMs}.`,
+  )
+}

@@ -1,0 +1,127 @@
+/**
+ * A worker: consumes all partitions of every stream that it has handlers for.
+ *
+ * Stop order: reading ends, running handlers finish or are aborted at the limit, decided work is settled, what is left is
+ * handed back uncharged, and only then the heartbeat ends.
+ */
+import { MillraceError } from '../contracts/errors.ts'
+import type { HandlerDefinition } from '../contracts/handler.ts'
+import type { HealthReport, HealthSource } from '../contracts/health.ts'
+import type { Logger } from '../contracts/logger.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { Catalogue } from '../policies/catalogue.ts'
+import type { CommandIds } from '../redis/command-id.ts'
+import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import { partitionKeys } from '../redis/keys.ts'
+import type { Clock } from './clock.ts'
+import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
+import { Dispatcher } from './dispatcher.ts'
+import { Heartbeat } from './heartbeat.ts'
+import { PartitionConsumer } from './partition-consumer.ts'
+import { Service } from './service.ts'
+
+export interface ConsumerSetup {
+  readonly links: RedisLinks
+  readonly command: RedisLink
+  readonly catalogue: Catalogue
+  /** By `type@version`. */
+  readonly handlers: ReadonlyMap<string, HandlerDefinition>
+  readonly ids: CommandIds
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly logger: Logger
+  readonly options?: Partial<ConsumerOptions>
+}
+
+export class Consumer extends Service implements HealthSource {
+  /** Unique to this process incarnation: 96 random bits, never a host name. */
+  readonly consumer: string
+  readonly #setup: ConsumerSetup
+  readonly #options: ConsumerOptions
+  readonly #dispatcher: Dispatcher
+  readonly #partitions: PartitionConsumer[] = []
+  readonly #heartbeat: Heartbeat
+
+  constructor(setup: ConsumerSetup) {
+    super('consumer')
+    this.#setup = setup
+    this.#options = resolveConsumerOptions(setup.options ?? {})
+    this.consumer = `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
+    const { clock, telemetry, logger, handlers, links } = setup
+    this.#dispatcher = new Dispatcher({
+      clock,
+      telemetry,
+      logger,
+      handlers,
+      batchesMax: this.#options.batchesMax,
+    })
+    this.#assemble()
+    const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
+    this.#heartbeat = new Heartbeat({
+      clock,
+      url: links.options.address.url,
+      beatKeys: this.#partitions.map(
+        ({ desk }) => partitionKeys(desk.scope.stream, desk.scope.partition).beats,
+      ),
+      consumer: this.consumer,
+      intervalMs: this.#options.heartbeatEveryMs,
+      stuckAfterMs: Math.max(...limits, 0) + this.#options.stuckGraceMs,
+    })
+  }
+
+  health(): HealthReport {
+    if (this.state !== 'running') return { ready: false, detail: `consumer is ${this.state}` }
+    const reports = this.#partitions.map((partition) => partition.health())
+    const stuck = reports.filter((report) => !report.ready)
+    const shown = stuck.length > 0 ? stuck : reports
+    return { ready: stuck.length === 0, detail: shown.map((report) => report.detail).join('; ') }
+  }
+
+  protected override async onStart(): Promise<void> {
+    if (this.#partitions.length === 0) {
+      throw new MillraceError(
+        'definition.invalid',
+        'There is nothing to consume: define a handler in workers/.',
+      )
+    }
+    await this.#heartbeat.start()
+    for (const partition of this.#partitions) await partition.start()
+  }
+
+  protected override async onStop(): Promise<void> {
+    const limit = new AbortController()
+    const timer = this.#setup.clock.after(this.#options.drainLimitMs, () => limit.abort())
+    await Promise.all(this.#partitions.map((partition) => partition.stopReading()))
+    await this.#dispatcher.drain(limit.signal)
+    await Promise.all(this.#partitions.map((partition) => partition.settled(limit.signal)))
+    timer.cancel()
+    await this.#heartbeat.stop()
+    await Promise.all(this.#partitions.map((partition) => partition.release()))
+  }
+
+  #assemble(): void {
+    const { catalogue, handlers, ids, clock } = this.#setup
+    const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
+    const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
+    const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
+    const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
+    for (const stream of streams) {
+      for (let partition = 0; partition < stream.partitions; partition++) {
+        const scope = { stream: stream.name, partition, ids, clock, partitionsOf }
+        this.#partitions.push(
+          new PartitionConsumer({
+            ...this.#setup,
+            options: this.#options,
+            dispatcher: this.#dispatcher,
+            consumer: this.consumer,
+            keys: partitionKeys(stream.name, partition),
+            stream,
+            scope,
+            inFlightMax: Math.max(2, Math.floor(this.#options.inFlightMax / total)),
+            inFlightBytesMax: Math.max(1024 ** 2, Math.floor(this.#options.inFlightBytesMax / total)),
+          }),
+        )
+      }
+    }
+  }
+}

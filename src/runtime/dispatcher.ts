@@ -1,0 +1,214 @@
+/**
+ * Sorts commands into lanes, cuts batches from them and runs these under the limits of each handler and of the process.
+ *
+ * A lane holds commands of one handler and one partition. Commands that have failed before have a lane of their own, so
+ * that they never break a fresh batch; suspects of a crash go to `Suspects`.
+ */
+
+import { describeError } from '../contracts/errors.ts'
+import type { HandlerDefinition } from '../contracts/handler.ts'
+import { versionKey } from '../policies/catalogue.ts'
+import { type BatchEnvironment, runBatch } from './batch.ts'
+import type { Timer } from './clock.ts'
+import type { CommandRun } from './command-run.ts'
+import { toCrashed } from './decisions.ts'
+import type { PartitionDesk } from './partition-desk.ts'
+import { CRASH_LEVEL_MAX, Suspects } from './suspects.ts'
+
+export interface DispatcherOptions extends Omit<BatchEnvironment, 'abandonSignal'> {
+  readonly handlers: ReadonlyMap<string, HandlerDefinition>
+  /** Batches that run at once in this process, over all handlers. */
+  readonly batchesMax: number
+}
+
+interface Lane {
+  readonly desk: PartitionDesk
+  readonly gate: HandlerGate
+  queue: CommandRun[]
+  sinceMs: number
+  timer: Timer | undefined
+}
+
+/** Counts the running batches of one handler. */
+interface HandlerGate {
+  readonly handler: HandlerDefinition
+  running: number
+}
+
+/** Runs that a drain hands back, by partition. */
+export interface Undone {
+  readonly desk: PartitionDesk
+  readonly run: CommandRun
+}
+
+export class Dispatcher {
+  readonly #options: DispatcherOptions
+  readonly #gates = new Map<string, HandlerGate>()
+  readonly #lanes = new Map<string, Lane>()
+  readonly #abandon = new AbortController()
+  readonly #stop = new AbortController()
+  readonly #suspects: Suspects
+  readonly #running = new Set<Promise<void>>()
+  readonly #abandoned: Undone[] = []
+  #pumpScheduled = false
+
+  constructor(options: DispatcherOptions) {
+    this.#options = options
+    for (const [key, handler] of options.handlers) this.#gates.set(key, { handler, running: 0 })
+    this.#suspects = new Suspects((desk, handler, runs) => this.#run(desk, handler, runs), this.#stop.signal)
+  }
+
+  /** Takes commands that this process holds; each will reach its partition's settler, or be handed back by `drain`. */
+  accept(desk: PartitionDesk, runs: readonly CommandRun[]): void {
+    for (const run of runs) {
+      const gate = this.#gates.get(versionKey(run))
+      if (this.#stop.signal.aborted) this.#abandoned.push({ desk, run })
+      else if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
+      else if (gate === undefined) desk.defer(run)
+      else if (run.ref.level > 0) this.#suspects.add({ desk, handler: gate.handler, run })
+      else this.#laneOf(desk, gate, run).queue.push(run)
+    }
+    this.#schedulePump()
+  }
+
+  /** Runs a command once more after a lost version race. */
+  redo(desk: PartitionDesk, run: CommandRun): void {
+    this.accept(desk, [run])
+  }
+
+  /**
+   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. Answers what was not done;
+   * it is to be handed back.
+   */
+  async drain(limitSignal: AbortSignal): Promise<Undone[]> {
+    this.#stop.abort()
+    for (const lane of this.#lanes.values()) {
+      lane.timer?.cancel()
+      for (const run of lane.queue) this.#abandoned.push({ desk: lane.desk, run })
+      lane.queue = []
+    }
+    for (const { desk, run } of this.#suspects.takeAll()) this.#abandoned.push({ desk, run })
+    const abandon = () => this.#abandon.abort()
+    if (limitSignal.aborted) abandon()
+    limitSignal.addEventListener('abort', abandon, { once: true })
+    while (this.#running.size > 0) await Promise.all(this.#running)
+    limitSignal.removeEventListener('abort', abandon)
+    return this.#abandoned.splice(0)
+  }
+
+  #bury(desk: PartitionDesk, run: CommandRun): void {
+    const { level } = run.ref
+    const error = `It was running when its worker died, ${level} times.`
+    const { stream } = desk.scope
+    this.#options.telemetry.emit('command.dead-lettered', {
+      stream,
+      type: run.type,
+      id: run.id,
+      attempt: run.attempt,
+      error,
+    })
+    desk.settler.push([toCrashed(run, level)])
+  }
+
+  #laneOf(desk: PartitionDesk, gate: HandlerGate, run: CommandRun): Lane {
+    const fresh = run.trail.attempts === 0
+    const name = `${desk.tag}|${versionKey(run)}|${fresh ? 'fresh' : 'again'}`
+    let lane = this.#lanes.get(name)
+    if (lane === undefined) {
+      lane = { desk, gate, queue: [], sinceMs: 0, timer: undefined }
+      this.#lanes.set(name, lane)
+    }
+    if (lane.queue.length === 0) lane.sinceMs = this.#options.clock.monotonicMs()
+    return lane
+  }
+
+  #schedulePump(): void {
+    if (this.#pumpScheduled) return
+    this.#pumpScheduled = true
+    queueMicrotask(() => {
+      this.#pumpScheduled = false
+      this.#pump()
+    })
+  }
+
+  #pump(): void {
+    let progress = true
+    while (progress && !this.#stop.signal.aborted) {
+      progress = false
+      for (const lane of this.#lanes.values()) {
+        if (this.#running.size >= this.#options.batchesMax) return
+        if (this.#startOne(lane)) progress = true
+      }
+    }
+  }
+
+  #startOne(lane: Lane): boolean {
+    const { gate } = lane
+    if (lane.queue.length === 0 || gate.running >= gate.handler.options.concurrencyMax) return false
+    const runs = this.#cut(lane)
+    if (runs === undefined) return false
+    void this.#run(lane.desk, gate.handler, runs, gate)
+    return true
+  }
+
+  /** A full batch, or what has waited long enough; undefined while it may still fill. */
+  #cut(lane: Lane): CommandRun[] | undefined {
+    const { batchCountMax, batchBytesMax, lingerMs } = lane.gate.handler.options
+    let bytes = 0
+    let count = 0
+    let full = false
+    for (const run of lane.queue) {
+      bytes += run.entry.payloadBytes.length
+      full = count >= batchCountMax || (count > 0 && bytes > batchBytesMax)
+      if (full) break
+      count += 1
+    }
+    full ||= count >= batchCountMax
+    const waitMs = lane.sinceMs + lingerMs - this.#options.clock.monotonicMs()
+    if (!full && lingerMs > 0 && waitMs > 0) {
+      lane.timer ??= this.#options.clock.after(Math.ceil(waitMs), () => {
+        lane.timer = undefined
+        this.#pump()
+      })
+      return undefined
+    }
+    lane.timer?.cancel()
+    lane.timer = undefined
+    const batch = lane.queue.slice(0, count)
+    lane.queue = count === lane.queue.length ? [] : lane.queue.slice(count)
+    lane.sinceMs = this.#options.clock.monotonicMs()
+    return batch
+  }
+
+  async #run(
+    desk: PartitionDesk,
+    handler: HandlerDefinition,
+    runs: readonly CommandRun[],
+    gate?: HandlerGate,
+  ): Promise<void> {
+    if (gate !== undefined) gate.running += 1
+    const work = this.#execute(desk, handler, runs)
+    this.#running.add(work)
+    await work
+    this.#running.delete(work)
+    if (gate !== undefined) gate.running -= 1
+    this.#pump()
+  }
+
+  async #execute(
+    desk: PartitionDesk,
+    handler: HandlerDefinition,
+    runs: readonly CommandRun[],
+  ): Promise<void> {
+    const environment: BatchEnvironment = { ...this.#options, abandonSignal: this.#abandon.signal }
+    try {
+      const { decided, abandoned } = await runBatch(environment, handler, runs)
+      for (const run of abandoned) this.#abandoned.push({ desk, run })
+      if (decided.length > 0) desk.settler.push(decided)
+    } catch (error) {
+      // Not the handler's doing: keep the entries pending, they are re-read from the own pending list.
+      this.#options.telemetry.emit('service.failed', { service: 'dispatcher', error: describeError(error) })
+      for (const run of runs) this.#abandoned.push({ desk, run })
+    }
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Reads the commands of one partition, never more than there is room for.
+ *
+ *   connect ─▶ kill the old connection ─▶ re-read own pending ─▶ read new ─┐
+ *      ▲                                        ▲                          │
+ *      └── any error, any silence ──────────────┴── every 10 s ────────────┘
+ *
+ * The server may go on serving a connection that this side has lost, and hand it entries that nobody sees. So after every
+ * reconnect the old connection is killed first, and the own pending list is read, on this connection and with no other read
+ * under way, before anything new is asked for.
+ */
+import { describeError, MillraceError } from '../contracts/errors.ts'
+import type { HealthReport } from '../contracts/health.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import {
+  connectionId,
+  ensureGroup,
+  forgetGone,
+  killConnection,
+  type ReadEntry,
+  readLevels,
+  readNew,
+  readOwnPending,
+  unblock,
+} from '../redis/consumer-group.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import type { Clock } from './clock.ts'
+import type { InFlight } from './in-flight.ts'
+import { Service } from './service.ts'
+
+export interface FetcherOptions {
+  readonly reader: RedisLink
+  readonly command: RedisLink
+  readonly keys: PartitionKeys
+  readonly consumer: string
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly inFlight: InFlight
+  readonly blockMs: number
+  /** Most entries of one read. */
+  readonly readCountMax: number
+  readonly onEntries: (entries: readonly ReadEntry[]) => void
+}
+
+const REREAD_EVERY_MS = 10_000
+const READ_GRACE_MS = 2000
+const CONNECT_WAIT_MS = 2000
+const PENDING_PAGE = 500
+
+export class Fetcher extends Service {
+  readonly #options: FetcherOptions
+  #loop: Promise<void> | undefined
+  #connection: number | undefined
+  #generation = 0
+  #rereadDueMs = 0
+  #readIssuedMs = Number.NEGATIVE_INFINITY
+  #waitingForRoom = false
+
+  constructor(options: FetcherOptions) {
+    super(`fetcher ${options.keys.stream}.${options.keys.partition}`)
+    this.#options = options
+  }
+
+  /** Fine while reads are issued on time, or while it waits for room. */
+  health(): HealthReport {
+    const { clock, blockMs, keys } = this.#options
+    const ageMs = clock.monotonicMs() - this.#readIssuedMs
+    const ready = this.#waitingForRoom || ageMs <= blockMs + READ_GRACE_MS
+    const what = this.#waitingForRoom
+      ? 'waits for running batches'
+      : `last read issued ${Math.round(ageMs)} ms ago`
+    return { ready, detail: `${keys.stream}.${keys.partition}: ${what}` }
+  }
+
+  protected override async onStart(): Promise<void> {
+    this.#loop = this.#work()
+  }
+
+  protected override async onStop(): Promise<void> {
+    const { command } = this.#options
+    if (this.#connection !== undefined) await unblock(command, this.#connection).catch(() => undefined)
+    await this.#loop
+  }
+
+  async #work(): Promise<void> {
+    const { clock, telemetry } = this.#options
+    while (!this.stopSignal.aborted) {
+      try {
+        await this.#round()
+      } catch (error) {
+        this.#rereadDueMs = 0
+        if (this.stopSignal.aborted) return
+        telemetry.emit('service.failed', { service: this.name, error: describeError(error) })
+        await this.#mend(error)
+        await clock.sleep(10 + clock.random() * 90, this.stopSignal)
+      }
+    }
+  }
+
+  async #round(): Promise<void> {
+    const { clock, inFlight, readCountMax, reader, keys, consumer, blockMs, telemetry } = this.#options
+    await this.#connect()
+    if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
+    const countMax = Math.min(readCountMax, Math.floor(Math.min(inFlight.room, inFlight.roomForBytes()) / 2))
+    if (countMax < 1) {
+      this.#waitingForRoom = true
+      await inFlight.change(100, this.stopSignal)
+      this.#waitingForRoom = false
+      return
+    }
+    if (this.stopSignal.aborted) return
+    this.#readIssuedMs = clock.monotonicMs()
+    const entries = await this.#watched(() => readNew(reader, keys, consumer, countMax, blockMs))
+    if (entries.length === 0) return
+    const { stream, partition } = keys
+    telemetry.emit('entries.read', { stream, partition, count: entries.length })
+    this.#accept(entries)
+  }
+
+  /** A read that neither answers nor fails in time gets a new connection. */
+  async #watched<Result>(read: () => Promise<Result>): Promise<Result> {
+    const { clock, reader, blockMs } = this.#options
+    const watchdog = clock.after(blockMs + READ_GRACE_MS, () => reader.reconnect())
+    try {
+      return await read()
+    } finally {
+      watchdog.cancel()
+    }
+  }
+
+  async #connect(): Promise<void> {
+    const { reader, command } = this.#options
+    await reader.whenReady(CONNECT_WAIT_MS, this.stopSignal)
+    const { generation } = reader
+    if (generation === this.#generation) return
+    const id = await connectionId(reader)
+    if (this.#connection !== undefined) await killConnection(command, this.#connection)
+    this.#connection = id
+    this.#generation = generation
+    this.#rereadDueMs = 0
+  }
+
+  async #reread(): Promise<void> {
+    const { reader, command, keys, consumer, clock, inFlight, telemetry } = this.#options
+    inFlight.rereadStarted()
+    try {
+      const own = await this.#watched(() => readOwnPending(reader, keys, consumer, PENDING_PAGE))
+      const missed = own.filter(
+        (entry) => !inFlight.has(entry.source === 'commands' ? entry.entryId : `r${entry.entryId}`),
+      )
+      if (missed.length > 0) {
+        const levels = await readLevels(
+          command,
+          keys,
+          missed.map((entry) => entry.token),
+        )
+        const known = missed.map((entry, i) => ({ ...entry, level: levels[i] ?? 0 }))
+        const { stream, partition } = keys
+        telemetry.emit('entries.reconciled', { stream, partition, count: known.length })
+        this.#accept(known)
+      }
+    } finally {
+      inFlight.rereadEnded()
+    }
+    this.#rereadDueMs = clock.monotonicMs() + REREAD_EVERY_MS
+  }
+
+  #accept(entries: readonly ReadEntry[]): void {
+    const whole = entries.filter((entry) => entry.blob !== undefined)
+    if (whole.length < entries.length)
+      void this.#reportGone(entries.filter((entry) => entry.blob === undefined))
+    this.#options.onEntries(whole)
+  }
+
+  /** Pending entries whose bodies are gone: loss, reported once and then acknowledged. */
+  async #reportGone(gone: readonly ReadEntry[]): Promise<void> {
+    const { command, keys, telemetry } = this.#options
+    const ids = gone.map((entry) => entry.entryId)
+    telemetry.emit('alarm.raised', {
+      alarm: 'entries-lost',
+      stream: keys.stream,
+      detail: `${gone.length} pending entries have no body any more: ${ids.slice(0, 10).join(', ')}. Somebody trimmed or deleted them.`,
+    })
+    for (const source of ['commands', 'ready'] as const) {
+      const own = gone.filter((entry) => entry.source === source).map((entry) => entry.entryId)
+      if (own.length > 0) await forgetGone(command, keys, source, own).catch(() => undefined)
+    }
+  }
+
+  /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
+  async #mend(error: unknown): Promise<void> {
+    const { command, keys, telemetry } = this.#options
+    const text = error instanceof MillraceError ? error.message : describeError(error)
+    if (!/NOGROUP|UNBLOCKED|no longer exists/.test(text)) return
+    try {
+      const state = await ensureGroup(command, keys)
+      telemetry.emit('alarm.raised', {
+        alarm: 'group-vanished',
+        stream: keys.stream,
+        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+      })
+    } catch {
+      // Redis is away: the next round comes here again.
+    }
+  }
+}

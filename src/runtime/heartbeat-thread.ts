@@ -1,0 +1,64 @@
+/**
+ * Writes this process's heartbeat from a thread of its own, so that a busy event loop does not look like a dead process.
+ *
+ * The thread also watches the main loop: stuck beyond the longest handler limit plus grace, it ends the process, whose
+ * work is then taken over.
+ */
+import { RedisLinks } from '../redis/connection.ts'
+import { writeBeat } from '../redis/consumer-group.ts'
+import { SYSTEM_CLOCK } from './clock.ts'
+import type { HeartbeatOrder } from './heartbeat.ts'
+
+declare const self: {
+  onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
+  postMessage(value: 'beating' | 'stopped'): void
+}
+
+let stopped = false
+
+async function beat(order: HeartbeatOrder): Promise<void> {
+  const clock = SYSTEM_CLOCK
+  const links = new RedisLinks({
+    address: { url: order.url },
+    telemetry: { emit: () => undefined },
+    random: () => clock.random(),
+    blockMs: order.intervalMs,
+    commandTimeoutMs: Math.max(1000, order.intervalMs * 3),
+  })
+  const link = links.open('command')
+  const tick = new Int32Array(order.tick)
+  let count = 0
+  let seenTick = -1
+  let seenMs = clock.monotonicMs()
+  let announced = false
+  while (!stopped) {
+    const nowMs = clock.monotonicMs()
+    const current = Atomics.load(tick, 0)
+    if (current !== seenTick) {
+      seenTick = current
+      seenMs = nowMs
+    } else if (nowMs - seenMs > order.stuckAfterMs) {
+      process.stderr.write(
+        `millrace: the event loop has been stuck for ${Math.round(nowMs - seenMs)} ms; ending the process\n`,
+      )
+      process.kill(process.pid, 'SIGKILL')
+    }
+    count += 1
+    try {
+      await link.whenReady(order.intervalMs)
+      await writeBeat(link, order.beatKeys, order.consumer, `${count}:${current}`)
+      if (!announced) self.postMessage('beating')
+      announced = true
+    } catch {
+      // Redis is away: whoever judges us can't see it either. Try again at the next beat.
+    }
+    await clock.sleep(order.intervalMs)
+  }
+  links.closeAll()
+  self.postMessage('stopped')
+}
+
+self.onmessage = ({ data }) => {
+  if (data === 'stop') stopped = true
+  else void beat(data)
+}

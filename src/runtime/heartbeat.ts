@@ -1,0 +1,83 @@
+/** The main-loop side of the heartbeat: starts the thread, ticks for it, waits for its first beat. */
+import { MillraceError } from '../contracts/errors.ts'
+import type { Clock } from './clock.ts'
+import { Service } from './service.ts'
+
+/** What the thread is told. */
+export interface HeartbeatOrder {
+  readonly url: string
+  readonly beatKeys: readonly string[]
+  readonly consumer: string
+  readonly intervalMs: number
+  /** A main loop that has not ticked for so long is stuck. */
+  readonly stuckAfterMs: number
+  readonly tick: SharedArrayBuffer
+}
+
+export interface HeartbeatOptions extends Omit<HeartbeatOrder, 'tick'> {
+  readonly clock: Clock
+}
+
+const TICK_EVERY_MS = 100
+const FIRST_BEAT_WAIT_MS = 10_000
+const STOP_WAIT_MS = 1000
+
+export class Heartbeat extends Service {
+  readonly #options: HeartbeatOptions
+  readonly #tick = new SharedArrayBuffer(4)
+  #worker: Worker | undefined
+  #stopped: Promise<void> | undefined
+  #ticking: Promise<void> | undefined
+
+  constructor(options: HeartbeatOptions) {
+    super('heartbeat')
+    this.#options = options
+  }
+
+  protected override async onStart(): Promise<void> {
+    const { clock, ...order } = this.#options
+    const worker = new Worker(new URL('./heartbeat-thread.ts', import.meta.url))
+    this.#worker = worker
+    const first = Promise.withResolvers<void>()
+    const stopped = Promise.withResolvers<void>()
+    worker.onmessage = ({ data }: { data: unknown }) => {
+      if (data === 'beating') first.resolve()
+      if (data === 'stopped') stopped.resolve()
+    }
+    worker.onerror = (event: { readonly message: string }) => {
+      first.reject(new MillraceError('redis.unavailable', `The heartbeat thread failed: ${event.message}`))
+    }
+    this.#stopped = stopped.promise
+    this.#ticking = this.#tickAlong()
+    worker.postMessage({ ...order, tick: this.#tick } satisfies HeartbeatOrder)
+    const limit = clock.after(FIRST_BEAT_WAIT_MS, () =>
+      first.reject(
+        new MillraceError(
+          'redis.unavailable',
+          'The first heartbeat could not be written; is Redis reachable?',
+        ),
+      ),
+    )
+    try {
+      await first.promise
+    } finally {
+      limit.cancel()
+    }
+  }
+
+  protected override async onStop(): Promise<void> {
+    await this.#ticking
+    const { clock } = this.#options
+    this.#worker?.postMessage('stop')
+    await Promise.race([this.#stopped, clock.sleep(this.#options.intervalMs + STOP_WAIT_MS)])
+    this.#worker?.terminate()
+  }
+
+  async #tickAlong(): Promise<void> {
+    const tick = new Int32Array(this.#tick)
+    while (!this.stopSignal.aborted) {
+      Atomics.add(tick, 0, 1)
+      await this.#options.clock.sleep(TICK_EVERY_MS, this.stopSignal)
+    }
+  }
+}

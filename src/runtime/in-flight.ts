@@ -1,0 +1,97 @@
+/**
+ * The entries of one partition that this process holds: read or claimed, not yet settled. Bounded by count and bytes.
+ *
+ * An entry enters once (insert if absent) and leaves on the *answer* of its settlement. While the own pending list is being
+ * re-read, what leaves is remembered, because the list may have been read before the settlement and answered after it.
+ */
+import type { Clock } from './clock.ts'
+
+interface Held {
+  readonly bytes: number
+  readonly sinceMs: number
+}
+
+export class InFlight {
+  readonly #countMax: number
+  readonly #bytesMax: number
+  readonly #clock: Clock
+  readonly #held = new Map<string, Held>()
+  #leftDuringReread: Set<string> | undefined
+  #bytes = 0
+  #waiting: (() => void) | undefined
+
+  constructor(clock: Clock, countMax: number, bytesMax: number) {
+    this.#clock = clock
+    this.#countMax = countMax
+    this.#bytesMax = bytesMax
+  }
+
+  get count(): number {
+    return this.#held.size
+  }
+
+  /** How many more entries fit; 0 also when the bytes are used up. */
+  get room(): number {
+    return this.#bytes >= this.#bytesMax ? 0 : Math.max(0, this.#countMax - this.#held.size)
+  }
+
+  /** Entries of average size that fit into the bytes left. */
+  roomForBytes(): number {
+    const average = this.#held.size === 0 ? 256 : Math.max(64, this.#bytes / this.#held.size)
+    return Math.floor((this.#bytesMax - this.#bytes) / average)
+  }
+
+  /** Monotonic ms since which the oldest entry is held; undefined when none is. */
+  get oldestSinceMs(): number | undefined {
+    for (const held of this.#held.values()) return held.sinceMs
+    return undefined
+  }
+
+  has(key: string): boolean {
+    return this.#held.has(key)
+  }
+
+  keys(): IterableIterator<string> {
+    return this.#held.keys()
+  }
+
+  /** False when it is here already, or left while the pending list was being read. */
+  enter(key: string, bytes: number): boolean {
+    if (this.#held.has(key) || this.#leftDuringReread?.has(key) === true) return false
+    this.#held.set(key, { bytes, sinceMs: this.#clock.monotonicMs() })
+    this.#bytes += bytes
+    return true
+  }
+
+  leave(key: string): void {
+    const held = this.#held.get(key)
+    if (held === undefined) return
+    this.#held.delete(key)
+    this.#bytes -= held.bytes
+    this.#leftDuringReread?.add(key)
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.()
+  }
+
+  /** Remembers who leaves until `rereadEnded`. */
+  rereadStarted(): void {
+    this.#leftDuringReread = new Set()
+  }
+
+  rereadEnded(): void {
+    this.#leftDuringReread = undefined
+  }
+
+  /** Resolves when something leaves, or after `limitMs`. */
+  async change(limitMs: number, signal: AbortSignal): Promise<void> {
+    const left = new AbortController()
+    this.#waiting = () => left.abort()
+    await this.#clock.sleep(limitMs, AbortSignal.any([signal, left.signal]))
+  }
+}
+
+/** How an entry is named in the table: both streams of a partition may use the same entry id. */
+export function inFlightKey(source: 'commands' | 'ready', entryId: string): string {
+  return source === 'commands' ? entryId : `r${entryId}`
+}

@@ -1,0 +1,170 @@
+/**
+ * Everything that a worker runs for one partition, assembled: fetcher, settler, reclaimer, promoter, outbox relay, caretaker.
+ */
+import { describeError, MillraceError } from '../contracts/errors.ts'
+import type { HealthReport } from '../contracts/health.ts'
+import type { StreamDefinition } from '../contracts/stream.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
+import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import { Caretaker } from './caretaker.ts'
+import type { Clock } from './clock.ts'
+import { CommandRun, type RunScope } from './command-run.ts'
+import type { ConsumerOptions } from './consumer-options.ts'
+import type { Dispatcher } from './dispatcher.ts'
+import { Fetcher } from './fetcher.ts'
+import { InFlight, inFlightKey } from './in-flight.ts'
+import { OutboxRelay } from './outbox-relay.ts'
+import { PartitionDesk } from './partition-desk.ts'
+import { Promoter } from './promoter.ts'
+import { Reclaimer } from './reclaimer.ts'
+import type { PeriodicService } from './service.ts'
+import { Settler } from './settler.ts'
+
+export interface PartitionConsumerOptions {
+  readonly links: RedisLinks
+  readonly command: RedisLink
+  readonly keys: PartitionKeys
+  readonly stream: StreamDefinition
+  readonly consumer: string
+  readonly scope: RunScope
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly dispatcher: Dispatcher
+  readonly options: ConsumerOptions
+  /** This partition's part of the process's bounds. */
+  readonly inFlightMax: number
+  readonly inFlightBytesMax: number
+}
+
+export class PartitionConsumer {
+  readonly desk: PartitionDesk
+  readonly #options: PartitionConsumerOptions
+  readonly #inFlight: InFlight
+  readonly #settler: Settler
+  readonly #reader: RedisLink
+  readonly #fetcher: Fetcher
+  readonly #upkeep: readonly PeriodicService[]
+
+  constructor(options: PartitionConsumerOptions) {
+    const { command, keys, consumer, clock, telemetry, dispatcher, scope, stream } = options
+    this.#options = options
+    this.#inFlight = new InFlight(clock, options.inFlightMax, options.inFlightBytesMax)
+    const common = { link: command, keys, clock, telemetry }
+    this.#settler = new Settler({
+      ...common,
+      consumer,
+      inFlight: this.#inFlight,
+      requestsMax: options.options.settleRequestsMax,
+      onConflict: (run) => this.#onConflict(run),
+    })
+    this.desk = new PartitionDesk({ ...common, consumer, scope, settler: this.#settler })
+    this.#reader = options.links.open('reader')
+    const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
+    const shared = { consumer, inFlight: this.#inFlight, onEntries }
+    this.#fetcher = new Fetcher({
+      ...common,
+      ...shared,
+      reader: this.#reader,
+      command,
+      blockMs: options.links.options.blockMs,
+      readCountMax: options.options.readCountMax,
+    })
+    const { promoteEveryMs: pauseMaxMs, trimEveryMs, lookEveryMs } = options.options
+    this.#upkeep = [
+      new Reclaimer({ ...common, ...shared, lookEveryMs }),
+      new Promoter({ ...common, pauseMaxMs }),
+      new OutboxRelay({ ...common, pauseMaxMs }),
+      new Caretaker({ ...common, stream, trimEveryMs }),
+    ]
+  }
+
+  health(): HealthReport {
+    return this.#fetcher.health()
+  }
+
+  /** Creates the group where it is missing, then starts everything. */
+  async start(): Promise<void> {
+    const { command, keys, telemetry } = this.#options
+    if ((await ensureGroup(command, keys)) === 'lost') {
+      telemetry.emit('alarm.raised', {
+        alarm: 'group-vanished',
+        stream: keys.stream,
+        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again at the trim floor.`,
+      })
+    }
+    for (const service of this.#upkeep) await service.start()
+    await this.#fetcher.start()
+  }
+
+  /** Reads nothing more and takes over nothing more; what was read is in the dispatcher's hands. */
+  async stopReading(): Promise<void> {
+    await Promise.all([this.#fetcher.stop(), ...this.#upkeep.map((service) => service.stop())])
+  }
+
+  /** Resolves when every decided run is settled, or `limit` aborts. */
+  async settled(limit: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    if (limit.aborted) resolve()
+    limit.addEventListener('abort', () => resolve(), { once: true })
+    await Promise.race([this.#settler.idle(), promise])
+  }
+
+  /** Hands everything that is still held back to the fleet and drops the heartbeat. */
+  async release(): Promise<void> {
+    const { command, keys, consumer, telemetry } = this.#options
+    const held = [...this.#inFlight.keys()].map((key) =>
+      key.startsWith('r')
+        ? ({ source: 'ready', entryId: key.slice(1) } as const)
+        : ({ source: 'commands', entryId: key } as const),
+    )
+    try {
+      const count = await releaseEntries(command, keys, consumer, held, true)
+      if (count > 0) {
+        telemetry.emit('entries.released', { stream: keys.stream, partition: keys.partition, count })
+      }
+    } catch (error) {
+      // The others find the entries by our silence.
+      telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
+    }
+    this.#options.links.close(this.#reader)
+  }
+
+  #toRuns(entries: readonly ReadEntry[]): CommandRun[] {
+    const { scope } = this.#options
+    const runs: CommandRun[] = []
+    for (const { source, entryId, token, blob, level } of entries) {
+      if (blob === undefined || !this.#inFlight.enter(inFlightKey(source, entryId), blob.length)) continue
+      const entry = this.#decode(blob)
+      if (entry === undefined) {
+        this.#inFlight.leave(inFlightKey(source, entryId))
+        continue
+      }
+      const ref = { source, entryId, token, level: Math.max(level, entry.trail?.level ?? 0) }
+      runs.push(new CommandRun(scope, ref, entry))
+    }
+    return runs
+  }
+
+  /** An entry of a format from the future stays pending here until a newer worker takes over; it is never dropped. */
+  #decode(blob: Buffer): Entry | undefined {
+    try {
+      return decodeEntry(blob)
+    } catch (error) {
+      const detail = error instanceof MillraceError ? error.message : describeError(error)
+      const { keys, telemetry } = this.#options
+      telemetry.emit('alarm.raised', { alarm: 'entry-unreadable', stream: keys.stream, detail })
+      return undefined
+    }
+  }
+
+  #onConflict(run: CommandRun): void {
+    const next = run.again()
+    next.conflicts += 1
+    const { clock, dispatcher } = this.#options
+    const pauseMs = Math.min(50, next.conflicts) * clock.random()
+    clock.after(pauseMs, () => dispatcher.redo(this.desk, next))
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * What the dispatcher needs to know of a partition: where decided runs go, and how suspects are marked.
+ */
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import { clearRunning, markRunning } from '../redis/consumer-group.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import type { Clock } from './clock.ts'
+import type { CommandRun, RunScope } from './command-run.ts'
+import { toDeferred } from './decisions.ts'
+import type { Settler } from './settler.ts'
+
+const DEFER_MIN_MS = 500
+const DEFER_MAX_MS = 30_000
+const DEFER_ALARM_AFTER_MS = 60_000
+
+export interface PartitionDeskOptions {
+  readonly link: RedisLink
+  readonly keys: PartitionKeys
+  readonly consumer: string
+  readonly scope: RunScope
+  readonly settler: Settler
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+}
+
+export class PartitionDesk {
+  readonly scope: RunScope
+  readonly settler: Settler
+  readonly #options: PartitionDeskOptions
+
+  constructor(options: PartitionDeskOptions) {
+    this.scope = options.scope
+    this.settler = options.settler
+    this.#options = options
+  }
+
+  get tag(): string {
+    return `${this.scope.stream}.${this.scope.partition}`
+  }
+
+  /**
+   * Puts a command of an unknown type or version back for another worker; the longer nobody knows it, the less often.
+   * After a minute it is an alarm, but never a dead letter: a newer worker may be on its way.
+   */
+  defer(run: CommandRun): void {
+    const { clock, telemetry } = this.#options
+    const nowMs = clock.nowMs()
+    const sinceMs = run.trail.unknownSinceMs ?? nowMs
+    const waitedMs = Math.max(0, nowMs - sinceMs)
+    const delayMs = Math.min(DEFER_MAX_MS, Math.max(DEFER_MIN_MS, waitedMs)) * (0.75 + clock.random() / 2)
+    const { stream } = this.scope
+    telemetry.emit('command.deferred', { stream, type: run.type, version: run.version, id: run.id })
+    if (waitedMs > DEFER_ALARM_AFTER_MS) {
+      telemetry.emit('alarm.raised', {
+        alarm: 'command-type-unknown',
+        stream,
+        detail: `No worker handles "${run.type}" version ${run.version} for ${Math.round(waitedMs / 1000)} s; deploy one that does.`,
+      })
+    }
+    const reason = `no handler for version ${run.version} here`
+    this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
+  }
+
+  /** Marks a suspect group before it starts; waits until Redis has the mark. */
+  async mark(tokens: readonly string[], signal: AbortSignal): Promise<void> {
+    const { link, keys, consumer, clock } = this.#options
+    while (!signal.aborted) {
+      try {
+        return await markRunning(link, keys, consumer, tokens)
+      } catch {
+        await clock.sleep(50 + clock.random() * 100, signal)
+      }
+    }
+  }
+
+  async unmark(): Promise<void> {
+    const { link, keys, consumer } = this.#options
+    await clearRunning(link, keys, consumer).catch(() => undefined)
+  }
+}
