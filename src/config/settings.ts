@@ -18,8 +18,8 @@ export const DURABILITIES = ['everysec', 'fsync'] as const
 export type Durability = (typeof DURABILITIES)[number]
 
 /** What is refused at start unless it is allowed by this name. */
-export const UNSAFE_NAMES = ['public-bind', 'public-admin', ...TOLERANCES] as const
 export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
+export const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
 
 export interface Settings {
   /** `redis://`, `rediss://` or `unix://`; undefined means a redis-server child of our own. */

@@ -10,15 +10,21 @@
  *
  * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
+import { CommandBus } from '../commands/command-bus.ts'
 import type { Settings } from '../config/settings.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
 import { nearest } from '../contracts/names.ts'
+import { createPublicApp } from '../http/public-app.ts'
+import { HttpServer } from '../http/server.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
+import { ProjectorSet } from '../projections/projector-set.ts'
+import { ViewReader } from '../projections/view-reader.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { Service } from '../runtime/service.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
 
@@ -57,6 +63,64 @@ export interface RoleUrls {
 }
 
 /** Starts the services of a role. */
-export async function startRole(_role: Role, _ground: RoleGround): Promise<RoleUrls> {
-  return { public: undefined, admin: undefined }
+export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrls> {
+  const start = new RoleStart(ground)
+  const runs = (part: Role): boolean => role === 'all' || role === part
+  if (runs('project')) await start.projectors()
+  const api = runs('api') ? await start.api() : undefined
+  start.finished()
+  return { public: api, admin: undefined }
+}
+
+/** The services of one role as they come to life, and what its listeners tell about them. */
+class RoleStart {
+  readonly #ground: RoleGround
+  readonly #sources: HealthSource[]
+  readonly #health: ProcessHealth
+  #started = false
+
+  constructor(ground: RoleGround) {
+    this.#ground = ground
+    this.#sources = [...ground.health]
+    this.#health = {
+      health: () => this.#sources,
+      started: () => this.#started,
+      draining: () => ground.supervisor.draining,
+    }
+  }
+
+  finished(): void {
+    this.#started = true
+  }
+
+  async projectors(): Promise<void> {
+    const { links, command, catalogue, ids, clock, telemetry, logger } = this.#ground
+    await this.#run(new ProjectorSet({ links, command, catalogue, ids, clock, telemetry, logger }))
+  }
+
+  /** Answers where the public listener is. */
+  async api(): Promise<string> {
+    const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
+    const { durability, host, port, redisWaitMs } = settings
+    const link = links.open('ingest')
+    await link.whenReady(redisWaitMs)
+    const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
+    const bus = await this.#run(
+      new CommandBus({ link, catalogue, ids, clock, telemetry, options: { durability } }),
+    )
+    const { app } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
+    const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry })
+    return (await supervisor.run(server)).url
+  }
+
+  async #run<Kind extends Service & HealthSource>(service: Kind): Promise<Kind> {
+    this.#sources.push(service)
+    return this.#ground.supervisor.run(service)
+  }
+}
+
+interface ProcessHealth {
+  readonly health: () => readonly HealthSource[]
+  readonly started: () => boolean
+  readonly draining: () => boolean
 }
