@@ -8,6 +8,7 @@ import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import { addressOptions } from '../redis/connection.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
+import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
 import type { Environment, Variable } from './environment.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
@@ -134,8 +135,8 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     variable: 'MILLRACE_IN_FLIGHT_MAX',
     flag: '--in-flight-max <number>',
     help: 'most commands in the hands of one process',
-    fallback: '5000',
-    parse: whole(1, 100_000),
+    fallback: String(CONSUMER_DEFAULTS.inFlightMax),
+    parse: whole(2, 100_000),
   },
   allowUnsafe: {
     variable: 'MILLRACE_ALLOW_UNSAFE',

@@ -10,9 +10,11 @@
  *
  * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
+import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
 import { CommandBus } from '../commands/command-bus.ts'
 import type { Settings } from '../config/settings.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
 import { nearest } from '../contracts/names.ts'
@@ -24,6 +26,7 @@ import { ViewReader } from '../projections/view-reader.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { Consumer } from '../runtime/consumer.ts'
 import type { Service } from '../runtime/service.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
@@ -39,6 +42,10 @@ export function checkRole(role: string): Role {
   const hint = near === undefined ? '' : ` Did you mean "${near}"?`
   throw new MillraceError('config.invalid', `There is no role "${role}"; use ${ROLES.join(', ')}.${hint}`)
 }
+
+/** Of the drain limit: for answers under way, then for handlers; the rest is for settling and handing back. */
+const ANSWERS_SHARE = 0.25
+const HANDLERS_SHARE = 0.6
 
 /** What a role is built on. */
 export interface RoleGround {
@@ -67,6 +74,7 @@ export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrl
   const start = new RoleStart(ground)
   const runs = (part: Role): boolean => role === 'all' || role === part
   if (runs('project')) await start.projectors()
+  if (runs('work')) await start.consumer(role)
   const api = runs('api') ? await start.api() : undefined
   start.finished()
   return { public: api, admin: undefined }
@@ -98,6 +106,19 @@ class RoleStart {
     await this.#run(new ProjectorSet({ links, command, catalogue, ids, clock, telemetry, logger }))
   }
 
+  /** A process of all roles may have nothing to handle; one that is there to work may not. */
+  async consumer(role: Role): Promise<void> {
+    const { settings, links, command, catalogue, ids, clock, telemetry, logger } = this.#ground
+    if (role === 'all' && catalogue.handlers.size === 0) return
+    const options = {
+      inFlightMax: settings.inFlightMax,
+      drainLimitMs: Math.ceil(settings.drainLimitMs * HANDLERS_SHARE),
+    }
+    const handlers = runnableHandlers(catalogue, { link: command, clock })
+    const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options }
+    await this.#run(new Consumer(parts))
+  }
+
   /** Answers where the public listener is. */
   async api(): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
@@ -109,7 +130,8 @@ class RoleStart {
       new CommandBus({ link, catalogue, ids, clock, telemetry, options: { durability } }),
     )
     const { app } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
-    const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry })
+    const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)
+    const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry, stopLimitMs })
     return (await supervisor.run(server)).url
   }
 
@@ -117,6 +139,18 @@ class RoleStart {
     this.#sources.push(service)
     return this.#ground.supervisor.run(service)
   }
+}
+
+/** Aggregates decide inside handlers that load and append for them. */
+function runnableHandlers(
+  catalogue: Catalogue,
+  parts: { readonly link: RedisLink; readonly clock: Clock },
+): ReadonlyMap<string, HandlerDefinition> {
+  const entries = [...catalogue.handlers].map(([key, handler]): [string, HandlerDefinition] => [
+    key,
+    handler.kind === 'handler' ? handler : aggregateHandler(handler, parts),
+  ])
+  return new Map(entries)
 }
 
 interface ProcessHealth {
