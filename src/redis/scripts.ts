@@ -32,7 +32,29 @@ function script(source: string): Script {
   return { source, digest: new Bun.CryptoHasher('sha1').update(source).digest('hex') }
 }
 
-const SOURCES = {
+export type ScriptName =
+  | 'append'
+  | 'append-keyed'
+  | 'append-once'
+  | 'beat'
+  | 'cancel'
+  | 'commit-views'
+  | 'ensure-group'
+  | 'open-reader'
+  | 'promote'
+  | 'read-views'
+  | 'release'
+  | 'remove-consumer'
+  | 'sample'
+  | 'settle'
+  | 'status'
+  | 'sweep-records'
+  | 'stop-reader'
+  | 'takeover'
+  | 'trim-commands'
+  | 'trim-events'
+
+const SOURCES: Readonly<Record<ScriptName, string>> = {
   append,
   'append-keyed': appendKeyed,
   'append-once': appendOnce,
@@ -53,9 +75,7 @@ const SOURCES = {
   takeover,
   'trim-commands': trimCommands,
   'trim-events': trimEvents,
-} as const satisfies Record<string, string>
-
-export type ScriptName = keyof typeof SOURCES
+}
 
 export const SCRIPTS: Readonly<Record<ScriptName, Script>> = Object.fromEntries(
   Object.entries(SOURCES).map(([name, source]) => [name, script(source)]),
