@@ -91,6 +91,7 @@ export class Consumer extends Service implements HealthSource {
   protected override async onStop(): Promise<void> {
     const limit = new AbortController()
     const timer = this.#setup.clock.after(this.#options.drainLimitMs, () => limit.abort())
+    this.#dispatcher.close()
     await Promise.all(this.#partitions.map((partition) => partition.stopReading()))
     await this.#dispatcher.drain(limit.signal)
     await Promise.all(this.#partitions.map((partition) => partition.settled(limit.signal)))

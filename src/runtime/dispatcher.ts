@@ -76,12 +76,17 @@ export class Dispatcher {
     this.accept(desk, [run])
   }
 
+  /** Starts nothing new from now on. */
+  close(): void {
+    this.#stop.abort()
+  }
+
   /**
    * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. Answers what was not done;
    * it is to be handed back.
    */
   async drain(limitSignal: AbortSignal): Promise<Undone[]> {
-    this.#stop.abort()
+    this.close()
     for (const lane of this.#lanes.values()) {
       lane.timer?.cancel()
       for (const run of lane.queue) this.#abandoned.push({ desk: lane.desk, run })

@@ -2,8 +2,8 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { SILENT_TELEMETRY } from './telemetry.ts'
 import { type ConnectionRole, RedisLinks } from '../../src/redis/connection.ts'
+import { SILENT_TELEMETRY } from './telemetry.ts'
 
 export interface TestRedis extends AsyncDisposable {
   /** `unix://…`, fit for REDIS_URL. */

@@ -18,7 +18,9 @@ export class RecordedTelemetry implements Telemetry {
   }
 
   of<Name extends TelemetryName>(name: Name): TelemetryEvents[Name][] {
-    return this.events.filter((event) => event.name === name).map((event) => event.payload as TelemetryEvents[Name])
+    return this.events
+      .filter((event) => event.name === name)
+      .map((event) => event.payload as TelemetryEvents[Name])
   }
 
   /** Resolves as soon as `test` holds for the recorded events of this name. */
