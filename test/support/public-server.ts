@@ -1,0 +1,79 @@
+/** A public app over a real Redis and a real listener, for tests of the HTTP surface. */
+import { CommandBus } from '../../src/commands/command-bus.ts'
+import type { CommandBusOptions } from '../../src/commands/submission.ts'
+import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
+import { HttpServer } from '../../src/http/server.ts'
+import type { ViewSource } from '../../src/http/view-routes.ts'
+import type { Catalogue } from '../../src/policies/catalogue.ts'
+import { ViewReader } from '../../src/projections/view-reader.ts'
+import type { CommandIds } from '../../src/redis/command-id.ts'
+import type { RedisLink } from '../../src/redis/connection.ts'
+import { joinFleet } from '../../src/redis/fleet.ts'
+import { SYSTEM_CLOCK } from '../../src/runtime/clock.ts'
+import type { TestRedis } from './redis-server.ts'
+import { RecordedTelemetry } from './telemetry.ts'
+
+export interface PublicServer extends AsyncDisposable {
+  readonly url: string
+  readonly bus: CommandBus
+  readonly server: HttpServer
+  readonly ids: CommandIds
+  readonly telemetry: RecordedTelemetry
+  /** The connection that appends go through. */
+  readonly ingest: RedisLink
+  fetch(path: string, init?: RequestInit): Promise<Response>
+  /** POST with a JSON body, unless it is a string or bytes already. */
+  post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>
+}
+
+export interface PublicServerOptions {
+  readonly bus?: Partial<CommandBusOptions>
+  readonly app?: Partial<PublicAppOptions>
+  readonly views?: ViewSource
+  readonly idleTimeoutS?: number
+}
+
+export async function startPublicServer(
+  redis: TestRedis,
+  catalogue: Catalogue,
+  options: PublicServerOptions = {},
+): Promise<PublicServer> {
+  const telemetry = new RecordedTelemetry()
+  const command = await redis.open()
+  const ingest = await redis.open('ingest')
+  const ids = await joinFleet(command, catalogue.streams.values())
+  const clock = SYSTEM_CLOCK
+  const bus = new CommandBus({ link: ingest, catalogue, ids, clock, telemetry, options: options.bus ?? {} })
+  const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
+  await bus.start()
+  await views.start()
+  const { app } = createPublicApp({
+    ...{ bus, views: options.views ?? views, clock, telemetry },
+    health: () => [bus, views],
+    started: () => true,
+    draining: () => bus.state !== 'running',
+    ...(options.app === undefined ? {} : { options: options.app }),
+  })
+  const server = new HttpServer({
+    ...{ name: 'public', app, host: '127.0.0.1', port: 0, clock, telemetry },
+    ...(options.idleTimeoutS === undefined ? {} : { idleTimeoutS: options.idleTimeoutS }),
+  })
+  await server.start()
+  const request = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init)
+  return {
+    url: server.url,
+    ...{ bus, server, ids, telemetry, ingest },
+    fetch: request,
+    post: (path, body, headers = {}) =>
+      request(path, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: typeof body === 'string' || body instanceof Uint8Array ? body : JSON.stringify(body),
+      }),
+    [Symbol.asyncDispose]: async () => {
+      await server.stop()
+      await bus.stop()
+      await views.stop()
+    },
+  }
+}
