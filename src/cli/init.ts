@@ -1,5 +1,5 @@
 /** `millrace init [folder]`: writes a first application that runs as it is, and never over a file that is there. */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { version } from '../../package.json' with { type: 'json' }
@@ -85,10 +85,16 @@ function write(folder: string, { path, text }: Template): void {
 
 function nextSteps(folder: string, kept: readonly Template[]): string[] {
   const here = relative(process.cwd(), folder)
-  const hadPackage = kept.some(({ path }) => path === 'package.json')
+  const missing = kept.some(({ path }) => path === 'package.json') ? missingPackages(folder) : []
   return [
     ...(here === '' ? [] : [`cd ${here}`]),
-    hadPackage ? 'bun add millrace zod' : 'bun install',
+    missing.length > 0 ? `bun add ${missing.join(' ')}` : 'bun install',
     'bunx millrace start',
   ]
+}
+
+/** What a package.json that was there does not name yet. */
+function missingPackages(folder: string): string[] {
+  const text = readFileSync(join(folder, 'package.json'), 'utf8')
+  return ['millrace', 'zod'].filter((name) => !text.includes(`"${name}"`))
 }
