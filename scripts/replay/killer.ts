@@ -15,8 +15,6 @@ export interface KillerOptions {
   readonly everyMs: number
   /** True once enough records are in. */
   readonly mayBegin: () => boolean
-  /** Asked right before a kill, while the worker's admin listener still answers. */
-  readonly beforeKill: (worker: StackProcess) => Promise<void>
   readonly onKill: (worker: StackProcess, pending: number) => void
 }
 
@@ -60,12 +58,11 @@ export class Killer {
   }
 
   async #killOne(): Promise<boolean> {
-    const { stack, beforeKill, onKill } = this.#options
+    const { stack, onKill } = this.#options
     const pending = await stack.probe.pending()
     const busy = stack.workers.filter((worker) => heldBy(worker, pending) > 0)
     const victim = busy[Math.floor(Math.random() * busy.length)]
     if (victim === undefined) return false
-    await beforeKill(victim)
     const left = await this.#freeze(victim)
     if (left === 0) {
       victim.child.kill('SIGCONT')

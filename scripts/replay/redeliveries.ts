@@ -1,32 +1,23 @@
 /**
- * Entries that a worker was handed although another run of them had begun: the sum of the workers' own counters.
+ * Entries that were handed to a worker although another had held them when it died: what the workers said in their logs.
  *
- * A killed worker takes its counter along, so it is read right before each kill and now and then in between.
+ * A killed worker takes its counters along, but not its log, which is written line by line: nothing is missed.
  */
-import type { StackProcess } from './stack.ts'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 
-const COUNTER = /^millrace_entries_redelivered_total(?:\{[^}]*\})? (\d+)/gm
-const ANSWER_LIMIT_MS = 2000
+type LogLine = { readonly event?: string; readonly suspects?: number }
 
-export class Redeliveries {
-  readonly #counts = new Map<string, number>()
-
-  get total(): number {
-    let sum = 0
-    for (const count of this.#counts.values()) sum += count
-    return sum
-  }
-
-  async look(worker: StackProcess): Promise<void> {
-    try {
-      const response = await fetch(`${worker.adminUrl}/metrics`, {
-        signal: AbortSignal.timeout(ANSWER_LIMIT_MS),
-      })
-      let count = 0
-      for (const [, value] of (await response.text()).matchAll(COUNTER)) count += Number(value)
-      this.#counts.set(worker.name, Math.max(count, this.#counts.get(worker.name) ?? 0))
-    } catch {
-      // It is being killed, or too busy to answer: what was read before stands.
+/** Adds up what workers took over, in the logs of processes that `isOurs` knows. */
+export async function countRedeliveries(
+  logsFolder: string,
+  isOurs: (logFile: string) => boolean,
+): Promise<number> {
+  let sum = 0
+  for (const name of readdirSync(logsFolder).filter((each) => each.startsWith('work-') && isOurs(each))) {
+    for (const line of (await Bun.file(join(logsFolder, name)).text()).split('\n')) {
+      if (line.includes('"entries.claimed"')) sum += (JSON.parse(line) as LogLine).suspects ?? 0
     }
   }
+  return sum
 }

@@ -10,7 +10,7 @@ import { PlanFolder } from './plan.ts'
 import { Producer } from './producer.ts'
 import { number, Progress } from './progress.ts'
 import { countRecords } from './records.ts'
-import { Redeliveries } from './redeliveries.ts'
+import { countRedeliveries } from './redeliveries.ts'
 import { expectedViews } from './reference.ts'
 import { endLeftovers, Stack } from './stack.ts'
 import { type Comparison, compareViews, ViewReader } from './view-check.ts'
@@ -57,7 +57,6 @@ export class Replay {
     folded: this.#folded,
     kills: this.#killer?.kills ?? 0,
   }))
-  readonly #redeliveries = new Redeliveries()
   #folder: PlanFolder | undefined
   #ledger: Ledger | undefined
   #stack: Stack | undefined
@@ -178,7 +177,7 @@ export class Replay {
       acceptSeconds,
       kills: this.#killer?.kills ?? 0,
       orphaned: this.#killer?.orphaned ?? 0,
-      redeliveries: this.#stack === undefined ? null : this.#redeliveries.total,
+      redeliveries: this.#stack === undefined ? null : await this.#countRedeliveries(folder),
       viewsCompared: comparison?.compared ?? null,
       viewsDifferent: comparison?.different ?? null,
       lost: account?.lost ?? null,
@@ -197,6 +196,11 @@ export class Replay {
     }
   }
 
+  /** Of this run, not of an interrupted one before it. */
+  async #countRedeliveries(folder: PlanFolder): Promise<number> {
+    return await countRedeliveries(folder.file('logs'), (name) => name.endsWith(`-${process.pid}.log`))
+  }
+
   #startKilling(ledger: Ledger, rows: number): void {
     const { killEveryMs } = this.#options
     const stack = this.#stack
@@ -206,7 +210,6 @@ export class Replay {
       stack,
       everyMs: killEveryMs,
       mayBegin: () => ledger.acceptedCount >= beginAt,
-      beforeKill: (worker) => this.#redeliveries.look(worker),
       onKill: (worker, pending) =>
         this.#progress.say(
           `replay: killed ${worker.name} (process ${worker.child.pid}), ${pending} entries pending`,
@@ -217,7 +220,6 @@ export class Replay {
   }
 
   async #look(reader: ViewReader): Promise<void> {
-    for (const worker of this.#stack?.workers ?? []) void this.#redeliveries.look(worker)
     this.#folded = await reader.folded('flight-days').catch(() => this.#folded)
   }
 
@@ -243,7 +245,6 @@ export class Replay {
     reader: ViewReader,
   ): Promise<{ comparison?: Comparison; account?: Account; redisVersion: string | null }> {
     const stack = this.#stack
-    await Promise.all((stack?.workers ?? []).map((worker) => this.#redeliveries.look(worker)))
     const redisVersion = stack === undefined ? null : (await stack.probe.facts()).version
     if (!this.#options.verify) return { redisVersion }
     console.error('replay: comparing the views with the records')

@@ -25,8 +25,6 @@ export interface StackProcess {
   readonly role: Role
   readonly child: Subprocess
   readonly logFile: string
-  /** Base URL of its admin listener. */
-  readonly adminUrl: string
   /** Consumer names that it brought along; empty for other roles. */
   readonly consumers: ReadonlySet<string>
 }
@@ -171,7 +169,6 @@ export class Stack {
       role,
       child,
       logFile,
-      adminUrl: told(logFile, 'admin'),
       consumers: new Set<string>(),
     }
     this.#running.add(launched)
