@@ -256,7 +256,9 @@ export class Projector extends Service {
       this.#lastAnswerMs = nowMs
       this.#checkpoint = checkpoint
       const isBehind = compareEntryIds(checkpoint, lastEventId) < 0
-      if (!isBehind || checkpoint !== seen) behindSinceMs = isBehind ? nowMs : Number.POSITIVE_INFINITY
+      if (!isBehind) behindSinceMs = Number.POSITIVE_INFINITY
+      else if (checkpoint !== seen) behindSinceMs = nowMs
+      else behindSinceMs = Math.min(behindSinceMs, nowMs)
       if (nowMs - behindSinceMs >= options.takeoverMs) return
       seen = checkpoint
     }

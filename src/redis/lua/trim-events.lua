@@ -28,5 +28,7 @@ if bytes > tonumber(ARGV[2]) then
 end
 if slowest ~= '' and older(slowest, cut) then cut = slowest end
 local trimmed = redis.call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[3])
-if trimmed > 0 then redis.call('HSET', KEYS[3], 'events', cut) end
+if trimmed > 0 and older(redis.call('HGET', KEYS[3], 'events') or '0-0', cut) then
+  redis.call('HSET', KEYS[3], 'events', cut)
+end
 return { trimmed, bytes, slowest }
