@@ -5,6 +5,7 @@ import { Service } from '../src/runtime/service.ts'
 import { listenForStop, type SignalSource, type StopSignal } from '../src/runtime/stop-signals.ts'
 import { Supervisor } from '../src/runtime/supervisor.ts'
 import { FakeClock, RecordedTelemetry } from '../src/testing.ts'
+import { rejection } from './support/rejection.ts'
 
 class Part extends Service {
   readonly #told: string[]
@@ -52,7 +53,7 @@ test('one that fails to start is stopped too, with all before it', async () => {
   const { supervisor, told } = setUp()
   await supervisor.start()
   await supervisor.run(new Part('a', told))
-  await expect(supervisor.run(new Part('b', told, { fails: 'start' }))).rejects.toThrow('no')
+  expect((await rejection(supervisor.run(new Part('b', told, { fails: 'start' })))).message).toBe('no')
   await supervisor.stop()
   expect(told).toEqual(['+a', '+b', '-b', '-a'])
 })
@@ -78,7 +79,7 @@ test('nothing starts any more once a stop was asked for', async () => {
   const { supervisor, told } = setUp()
   await supervisor.start()
   const stopped = supervisor.stop()
-  await expect(supervisor.run(new Part('late', told))).rejects.toMatchObject({ code: 'service.stopped' })
+  expect(await rejection(supervisor.run(new Part('late', told)))).toMatchObject({ code: 'service.stopped' })
   await stopped
   expect(told).toEqual([])
 })

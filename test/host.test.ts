@@ -1,9 +1,23 @@
 /** A whole process: what it says, what it answers, and that nothing of it is left when it has ended. */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
-import { defineCommand, defineEvent, defineHandler, defineProjection, done, startMillrace } from 'millrace'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import {
+  defineCommand,
+  defineEvent,
+  defineHandler,
+  defineProjection,
+  done,
+  type MillraceOptions,
+  startMillrace,
+} from 'millrace'
 import { RecordedTelemetry } from 'millrace/testing'
 import { z } from 'zod'
+import { root } from './source-files.ts'
+import { makeProject, serversOf } from './support/project.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
+import { rejection } from './support/rejection.ts'
+import { until } from './support/until.ts'
 
 let redis: TestRedis
 
@@ -36,8 +50,10 @@ async function post(url: string, payload: object): Promise<string> {
   return ((await response.json()) as { id: string }).id
 }
 
-async function viewAfter(url: string, key: string, command: string): Promise<unknown> {
-  const response = await fetch(`${url}/v1/views/notes/${key}`, { headers: { 'millrace-after': command } })
+async function viewAfter(url: string, projection: string, key: string, command: string): Promise<unknown> {
+  const response = await fetch(`${url}/v1/views/${projection}/${key}`, {
+    headers: { 'millrace-after': command },
+  })
   expect(response.status).toBe(200)
   return response.json()
 }
@@ -58,11 +74,162 @@ test('a process started from code takes a command, handles it, shows its view, a
     counts: { commands: 1, projections: 1 },
   })
   const id = await post(millrace.urls.public ?? '', { author: 'ada', text: 'x' })
-  expect(await viewAfter(millrace.urls.public ?? '', 'ada', id)).toMatchObject({ count: 1 })
+  expect(await viewAfter(millrace.urls.public ?? '', 'notes', 'ada', id)).toMatchObject({ count: 1 })
   await Promise.all([millrace.stop(), millrace.stop()])
   const started = telemetry.of('service.started').map(({ service }) => service)
   const stopped = telemetry.of('service.stopped').map(({ service }) => service)
   expect(stopped).toEqual(started.toReversed())
   expect(telemetry.of('alarm.raised')).toEqual([])
-  await expect(fetch(`${millrace.urls.public}/livez`)).rejects.toThrow()
+  expect(await rejection(fetch(`${millrace.urls.public}/livez`))).toMatchObject({ code: 'ConnectionRefused' })
+})
+
+test('roles of one folder share its redis-server, and outlive its first owner', async () => {
+  await using project = await makeProject()
+  const api = project.start(['api'])
+  await api.untilReady()
+  const [work, views] = [project.start(['work']), project.start(['project'])]
+  await Promise.all([work.untilReady(), views.untilReady()])
+  expect(serversOf(project.folder)).toHaveLength(1)
+  expect(work.line('redis')).toContain('joined')
+  const first = await post(api.line('public'), { author: 'ada', text: 'x' })
+  expect(await viewAfter(api.line('public'), 'notes-by-author', 'ada', first)).toMatchObject({ count: 1 })
+  expect(await api.stop()).toBe(0)
+  await until('another role to launch the server', () => serversOf(project.folder).length === 1)
+  const next = project.start(['api'])
+  await next.untilReady()
+  const second = await post(next.line('public'), { author: 'ada', text: 'y' })
+  expect(await viewAfter(next.line('public'), 'notes-by-author', 'ada', second)).toMatchObject({ count: 2 })
+  expect(await Promise.all([next, work, views].map((each) => each.stop()))).toEqual([0, 0, 0])
+  expect(serversOf(project.folder)).toEqual([])
+})
+
+const SLOW_APP = {
+  'workers/slow.ts': `
+    import { appendFileSync } from 'node:fs'
+    import { defineCommand, defineHandler, done } from 'millrace'
+    import { z } from 'zod'
+    export const writeNote = defineCommand({ type: 'note.write', payload: z.object({ ms: z.number() }) })
+    export const onWriteNote = defineHandler(writeNote, async (command) => {
+      appendFileSync('ran.txt', 'start\\n')
+      await Bun.sleep(command.payload.ms)
+      appendFileSync('ran.txt', 'end\\n')
+      return done('slept')
+    })
+  `,
+}
+const ran = (folder: string): Promise<string> => readFile(join(folder, 'ran.txt'), 'utf8').catch(() => '')
+
+test('SIGTERM lets a running handler finish, and what it did is not done twice', async () => {
+  await using project = await makeProject(SLOW_APP)
+  const first = project.start()
+  await first.untilReady()
+  const id = await post(first.line('public'), { ms: 800 })
+  await until('the handler to run', async () => (await ran(project.folder)) === 'start\n')
+  expect(await first.stop()).toBe(0)
+  expect(await ran(project.folder)).toBe('start\nend\n')
+  const second = project.start()
+  await second.untilReady()
+  const status = await (await fetch(`${second.line('public')}/v1/commands/${id}`)).json()
+  expect(status).toMatchObject({ status: 'done', result: 'slept' })
+  expect(await ran(project.folder)).toBe('start\nend\n')
+  expect(await second.stop()).toBe(0)
+})
+
+test('a handler that does not finish within the drain limit is handed back, and runs at the next start', async () => {
+  await using project = await makeProject(SLOW_APP)
+  const first = project.start(['--drain-limit-ms', '500'])
+  await first.untilReady()
+  await post(first.line('public'), { ms: 3000 })
+  await until('the handler to run', async () => (await ran(project.folder)) === 'start\n')
+  const startedMs = performance.now()
+  await first.stop()
+  expect(performance.now() - startedMs).toBeLessThan(2500)
+  expect(serversOf(project.folder)).toEqual([])
+  const second = project.start()
+  await second.untilReady()
+  await until('the handler to run again', async () =>
+    (await ran(project.folder)).includes('start\nstart\nend\n'),
+  )
+  expect(await second.stop()).toBe(0)
+})
+
+test('a second signal ends the process at once, and its server by itself', async () => {
+  await using project = await makeProject(SLOW_APP)
+  const running = project.start()
+  await running.untilReady()
+  await post(running.line('public'), { ms: 20_000 })
+  await until('the handler to run', async () => (await ran(project.folder)) === 'start\n')
+  running.child.kill('SIGINT')
+  await until('the first signal to be heard', () => running.lines.includes('once more to end now'))
+  await Bun.sleep(400)
+  expect(await running.stop('SIGINT')).toBe(130)
+  await until('the server to end', () => serversOf(project.folder).length === 0)
+  const log = await readFile(join(project.dataFolder, 'redis/redis.log'), 'utf8')
+  expect(log).toContain('Received SIGTERM scheduling shutdown')
+})
+
+test('a port in use is told, and nothing is left of the start', async () => {
+  await using project = await makeProject()
+  using taken = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => undefined } })
+  for (const name of ['PORT', 'MILLRACE_ADMIN_PORT']) {
+    const refused = project.start([], { [name]: String(taken.port) })
+    expect([await refused.ended(), refused.lines]).toEqual([
+      78,
+      expect.stringMatching(/listener can't listen on 127\.0\.0\.1 port \d+: .*Choose another port/),
+    ])
+  }
+  expect(serversOf(project.folder)).toEqual([])
+})
+
+test('a role that has nothing to do says so', async () => {
+  await using project = await makeProject({
+    'workers/a.ts': `
+      import { defineCommand } from 'millrace'
+      import { z } from 'zod'
+      export const writeNote = defineCommand({ type: 'note.write', payload: z.object({}) })
+    `,
+  })
+  const idle = project.start(['work'])
+  expect([await idle.ended(), idle.lines]).toEqual([
+    78,
+    expect.stringContaining('define a handler in workers/'),
+  ])
+  const all = project.start()
+  await all.untilReady()
+  expect(await all.stop()).toBe(0)
+})
+
+test('mistakes in code are told as those of the command line are', async () => {
+  const mistakes: [MillraceOptions, RegExp][] = [
+    [{ port: 70_000 }, /^port is "70000"; use a whole number/],
+    [{ host: '0.0.0.0' }, /^HOST 0\.0\.0\.0 can be reached/],
+    [{ prot: 1 } as MillraceOptions, /has no option "prot"\. Did you mean "port"\?/],
+    [{ allowUnsafe: ['evictoin' as 'eviction'] }, /^allowUnsafe is "evictoin"; .*did you mean "eviction"/],
+    [{ definitions: [onWriteNote] }, /names command "note\.write@1", which is not registered/],
+  ]
+  for (const [options, says] of mistakes) {
+    const refused = startMillrace({ redisUrl: redis.url, port: 0, adminPort: 0, ...options })
+    expect((await rejection(refused)).message).toMatch(says)
+  }
+})
+
+test('the rights that the documentation grants are enough for a whole process', async () => {
+  const text = await readFile(join(root, 'docs/redis.md'), 'utf8')
+  const rights =
+    /^ACL (SETUSER millrace .*)$/m.exec(text)?.[1]?.replace('PASSWORD', 'secret').split(' ') ?? []
+  const admin = (await redis.open()).client
+  await admin.call('ACL', ...rights)
+  await admin.call('ACL', 'LOG', 'RESET')
+  using probe = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => undefined } })
+  const { port } = probe
+  probe.stop(true)
+  await admin.config('SET', 'port', String(port))
+  await using project = await makeProject()
+  const running = project.start([], { REDIS_URL: `redis://millrace:secret@127.0.0.1:${port}` })
+  await running.untilReady()
+  expect(running.lines + running.log).not.toContain('secret')
+  const id = await post(running.line('public'), { author: 'acl', text: 'x' })
+  expect(await viewAfter(running.line('public'), 'notes-by-author', 'acl', id)).toMatchObject({ count: 1 })
+  expect(await running.stop()).toBe(0)
+  expect(await admin.call('ACL', 'LOG')).toEqual([])
 })

@@ -1,5 +1,5 @@
 /** What the exit code of every command means (sysexits where they have one). */
-import { errorCode, isConfigError } from '../contracts/errors.ts'
+import { type ErrorCode, errorCode, isConfigError } from '../contracts/errors.ts'
 
 export const EXIT: {
   readonly ok: 0
@@ -10,17 +10,17 @@ export const EXIT: {
   readonly config: 78
 } = { ok: 0, fault: 1, usage: 2, notFound: 3, unavailable: 69, config: 78 }
 
+const UNAVAILABLE: readonly (ErrorCode | undefined)[] = [
+  'redis.unavailable',
+  'redis.unknown',
+  'admission.overloaded',
+  'admission.draining',
+]
+const NOT_FOUND: readonly (ErrorCode | undefined)[] = ['not-found', 'expired']
+
 export function exitCodeOf(error: unknown): number {
+  const code = errorCode(error)
   if (isConfigError(error)) return EXIT.config
-  switch (errorCode(error)) {
-    case 'redis.unavailable':
-    case 'redis.unknown':
-    case 'admission.overloaded':
-      return EXIT.unavailable
-    case 'not-found':
-    case 'expired':
-      return EXIT.notFound
-    default:
-      return EXIT.fault
-  }
+  if (UNAVAILABLE.includes(code)) return EXIT.unavailable
+  return NOT_FOUND.includes(code) ? EXIT.notFound : EXIT.fault
 }

@@ -20,7 +20,7 @@ export type Durability = (typeof DURABILITIES)[number]
 
 /** What is refused at start unless it is allowed by this name. */
 export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
-export const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
+const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
 
 export interface Settings {
   /** `redis://`, `rediss://` or `unix://`; undefined means a redis-server child of our own. */
