@@ -8,7 +8,13 @@ import type {
   NewEvent,
   Outcome,
 } from '../src/index.ts'
-import { closeHandler, minute, noteHandler, payByMs } from '../workers/orders/deadlines.ts'
+import {
+  closeHandler,
+  expireUnpaidHandler,
+  minute,
+  noteHandler,
+  payByMs,
+} from '../workers/orders/deadlines.ts'
 import {
   addItemHandler,
   cancelHandler,
@@ -161,6 +167,17 @@ describe('a minute of deadlines', () => {
     }
     expect(new Set(asked()).size).toBe(450)
     expect(open.run(closeHandler, { deadlineMs, part: 0 })).toBe('done')
+  })
+
+  test('is closed in all its parts by the tick of its time, and not by a command without a tick', async () => {
+    const sent: Sent[] = []
+    const context = {} as Parameters<typeof expireUnpaidHandler.run>[1]
+    const byHand = commandWith({}, sent)
+    await expireUnpaidHandler.run([byHand], context)
+    expect(sent).toEqual([])
+    await expireUnpaidHandler.run([{ ...byHand, tickMs: deadlineMs }], context)
+    const parts = Array.from({ length: 16 }, (_, part) => ({ deadlineMs, part }))
+    expect(sent).toEqual(parts.map((payload) => ({ type: 'deadline.close', payload })))
   })
 
   test('that is closed sends a late note on at once', () => {
