@@ -23,33 +23,25 @@ export interface BatchEnvironment {
   readonly abandonSignal: AbortSignal
 }
 
-export interface BatchResult {
-  readonly decided: Decided[]
-  /** Cut off by the end of a drain; to be handed back, uncharged. */
-  readonly abandoned: CommandRun[]
-}
-
+/** Answers what was decided; what the end of a drain cut off is missing from it, and not charged. */
 export async function runBatch(
   environment: BatchEnvironment,
   handler: HandlerDefinition,
   runs: readonly CommandRun[],
-): Promise<BatchResult> {
-  const result: BatchResult = { decided: [], abandoned: [] }
-  await runInto(environment, handler, runs, result)
-  return result
+): Promise<Decided[]> {
+  const decided: Decided[] = []
+  await runInto(environment, handler, runs, decided)
+  return decided
 }
 
 async function runInto(
   environment: BatchEnvironment,
   handler: HandlerDefinition,
   runs: readonly CommandRun[],
-  result: BatchResult,
+  result: Decided[],
 ): Promise<void> {
   const { clock, telemetry, abandonSignal } = environment
-  if (abandonSignal.aborted) {
-    result.abandoned.push(...runs)
-    return
-  }
+  if (abandonSignal.aborted) return
   const startedMs = clock.monotonicMs()
   const { stream } = head(runs).scope
   const { type } = handler.command
@@ -60,16 +52,13 @@ async function runInto(
       handled(stream, type, runs.length, clock.monotonicMs() - startedMs, false),
     )
     const decided = runs.map((run, i) => decide(environment, handler, run, outcomes[i]))
-    result.decided.push(...decided)
+    result.push(...decided)
   } catch (error) {
     telemetry.emit('batch.handled', handled(stream, type, runs.length, clock.monotonicMs() - startedMs, true))
-    if (abandonSignal.aborted) {
-      result.abandoned.push(...runs)
-      return
-    }
+    if (abandonSignal.aborted) return
     if (runs.length === 1) {
       const alone = head(runs).again()
-      result.decided.push(decide(environment, handler, alone, retry(error)))
+      result.push(decide(environment, handler, alone, retry(error)))
       return
     }
     telemetry.emit('batch.split', { stream, type, count: runs.length, error: describeError(error) })

@@ -35,12 +35,6 @@ interface HandlerGate {
   running: number
 }
 
-/** Runs that a drain hands back, by partition. */
-export interface Undone {
-  readonly desk: PartitionDesk
-  readonly run: CommandRun
-}
-
 export class Dispatcher {
   readonly #options: DispatcherOptions
   readonly #gates = new Map<string, HandlerGate>()
@@ -49,7 +43,6 @@ export class Dispatcher {
   readonly #stop = new AbortController()
   readonly #suspects: Suspects
   readonly #running = new Set<Promise<void>>()
-  readonly #abandoned: Undone[] = []
   #pumpScheduled = false
 
   constructor(options: DispatcherOptions) {
@@ -58,12 +51,12 @@ export class Dispatcher {
     this.#suspects = new Suspects((desk, handler, runs) => this.#run(desk, handler, runs), this.#stop.signal)
   }
 
-  /** Takes commands that this process holds; each will reach its partition's settler, or be handed back by `drain`. */
+  /** Takes commands that this process holds; each reaches its partition's settler, or is still held after `drain`. */
   accept(desk: PartitionDesk, runs: readonly CommandRun[]): void {
     for (const run of runs) {
       const gate = this.#gates.get(versionKey(run))
-      if (this.#stop.signal.aborted) this.#abandoned.push({ desk, run })
-      else if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
+      if (this.#stop.signal.aborted) return
+      if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
       else if (gate === undefined) desk.defer(run)
       else if (run.ref.level > 0) this.#suspects.add({ desk, handler: gate.handler, run })
       else this.#laneOf(desk, gate, run).queue.push(run)
@@ -82,23 +75,21 @@ export class Dispatcher {
   }
 
   /**
-   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. Answers what was not done;
-   * it is to be handed back.
+   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. What was not done stays
+   * unsettled: the partition hands it back.
    */
-  async drain(limitSignal: AbortSignal): Promise<Undone[]> {
+  async drain(limitSignal: AbortSignal): Promise<void> {
     this.close()
     for (const lane of this.#lanes.values()) {
       lane.timer?.cancel()
-      for (const run of lane.queue) this.#abandoned.push({ desk: lane.desk, run })
       lane.queue = []
     }
-    for (const { desk, run } of this.#suspects.takeAll()) this.#abandoned.push({ desk, run })
+    this.#suspects.clear()
     const abandon = () => this.#abandon.abort()
     if (limitSignal.aborted) abandon()
     limitSignal.addEventListener('abort', abandon, { once: true })
     while (this.#running.size > 0) await Promise.all(this.#running)
     limitSignal.removeEventListener('abort', abandon)
-    return this.#abandoned.splice(0)
   }
 
   #bury(desk: PartitionDesk, run: CommandRun): void {
@@ -207,13 +198,12 @@ export class Dispatcher {
   ): Promise<void> {
     const environment: BatchEnvironment = { ...this.#options, abandonSignal: this.#abandon.signal }
     try {
-      const { decided, abandoned } = await runBatch(environment, handler, runs)
-      for (const run of abandoned) this.#abandoned.push({ desk, run })
+      const decided = await runBatch(environment, handler, runs)
       if (decided.length > 0) desk.settler.push(decided)
     } catch (error) {
-      // Not the handler's doing: keep the entries pending, they are re-read from the own pending list.
+      // Not the handler's doing: the entries stay pending and are found again by re-reading the own pending list.
       this.#options.telemetry.emit('service.failed', { service: 'dispatcher', error: describeError(error) })
-      for (const run of runs) this.#abandoned.push({ desk, run })
+      for (const run of runs) desk.forget(run)
     }
   }
 }

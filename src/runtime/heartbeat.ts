@@ -44,8 +44,12 @@ export class Heartbeat extends Service {
       if (data === 'beating') first.resolve()
       if (data === 'stopped') stopped.resolve()
     }
+    let beating = false
     worker.onerror = (event: { readonly message: string }) => {
-      first.reject(new MillraceError('redis.unavailable', `The heartbeat thread failed: ${event.message}`))
+      const error = new MillraceError('redis.unavailable', `The heartbeat thread failed: ${event.message}`)
+      first.reject(error)
+      // A worker without a heartbeat is taken over from while it runs: better to end it, as a crash.
+      if (beating) queueMicrotask(() => raise(error))
     }
     this.#stopped = stopped.promise
     this.#ticking = this.#tickAlong()
@@ -60,6 +64,7 @@ export class Heartbeat extends Service {
     )
     try {
       await first.promise
+      beating = true
     } finally {
       limit.cancel()
     }
@@ -80,4 +85,8 @@ export class Heartbeat extends Service {
       await this.#options.clock.sleep(TICK_EVERY_MS, this.stopSignal)
     }
   }
+}
+
+function raise(error: MillraceError): never {
+  throw error
 }

@@ -60,7 +60,13 @@ export class PartitionConsumer {
       requestsMax: options.options.settleRequestsMax,
       onConflict: (run) => this.#onConflict(run),
     })
-    this.desk = new PartitionDesk({ ...common, consumer, scope, settler: this.#settler })
+    this.desk = new PartitionDesk({
+      ...common,
+      consumer,
+      scope,
+      settler: this.#settler,
+      inFlight: this.#inFlight,
+    })
     this.#reader = options.links.open('reader')
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }

@@ -8,6 +8,7 @@ import type { PartitionKeys } from '../redis/keys.ts'
 import type { Clock } from './clock.ts'
 import type { CommandRun, RunScope } from './command-run.ts'
 import { toDeferred } from './decisions.ts'
+import { type InFlight, inFlightKey } from './in-flight.ts'
 import type { Settler } from './settler.ts'
 
 const DEFER_MIN_MS = 500
@@ -22,6 +23,7 @@ export interface PartitionDeskOptions {
   readonly settler: Settler
   readonly clock: Clock
   readonly telemetry: Telemetry
+  readonly inFlight: InFlight
 }
 
 export class PartitionDesk {
@@ -60,6 +62,11 @@ export class PartitionDesk {
     }
     const reason = `no handler for version ${run.version} here`
     this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
+  }
+
+  /** Gives up an entry without settling it: it stays pending, and is found again by re-reading the own pending list. */
+  forget(run: CommandRun): void {
+    this.#options.inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
   }
 
   /** Marks a suspect group before it starts; waits until Redis has the mark. */

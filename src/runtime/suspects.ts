@@ -42,11 +42,9 @@ export class Suspects {
     })
   }
 
-  /** Takes back what has not started. */
-  takeAll(): Suspect[] {
-    const waiting = this.#waiting
+  /** Forgets what has not started. */
+  clear(): void {
     this.#waiting = []
-    return waiting
   }
 
   async #work(): Promise<void> {
@@ -61,10 +59,7 @@ export class Suspects {
         group.map((suspect) => suspect.run.ref.token),
         this.#stopSignal,
       )
-      if (this.#stopSignal.aborted) {
-        this.#waiting.unshift(...group)
-        return
-      }
+      if (this.#stopSignal.aborted) return
       await this.#runGroup(
         desk,
         handler,
