@@ -64,6 +64,12 @@ const KINDS = {
     meaning:
       'Somebody else redrove or purged this dead letter, or it is in use by another operation. Look at it again.',
   },
+  'schedule-conflict': {
+    status: 409,
+    title: 'The schedule can not run now',
+    meaning:
+      'Its runs must not overlap and one is still open, or another deployment defines the schedule otherwise. The detail says which.',
+  },
   'body-too-large': {
     status: 413,
     title: 'Too large',
@@ -169,6 +175,7 @@ const PROBLEM_OF = {
   expired: 'status-expired',
   'cancel.too-late': 'cancel-too-late',
   'dead-letter.conflict': 'dead-letter-conflict',
+  'schedule.conflict': 'schedule-conflict',
   'cursor.invalid': 'malformed-request',
   'view.wait-timeout': 'view-not-there-yet',
   'view.unknown-projection': 'unknown-projection',

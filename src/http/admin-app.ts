@@ -1,0 +1,52 @@
+/**
+ * The admin app: health, metrics, streams, dead letters, schedules. Whatever the command line or a dashboard does is a
+ * call here. It has no credentials of its own and belongs on loopback or a private network.
+ */
+import type { Hono } from 'hono'
+import type { HealthSource } from '../contracts/health.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { Catalogue } from '../policies/catalogue.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import type { Answers } from './answers.ts'
+import { closeApp, openApp } from './app-frame.ts'
+import { addHealthRoutes } from './health-routes.ts'
+import type { HttpEnv } from './http-env.ts'
+import type { Metrics } from './metrics.ts'
+import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
+import { addStreamRoutes } from './stream-routes.ts'
+
+export interface AdminAppParts {
+  readonly command: RedisLink
+  readonly catalogue: Catalogue
+  readonly schedules: ScheduleSource
+  readonly metrics: Metrics
+  readonly telemetry: Telemetry
+  /** What `/readyz` asks; asked at each request. */
+  readonly health: () => readonly HealthSource[]
+  readonly started: () => boolean
+  readonly draining: () => boolean
+}
+
+export interface AdminApp {
+  readonly app: Hono<HttpEnv>
+  readonly answers: Answers
+}
+
+export function createAdminApp(parts: AdminAppParts): AdminApp {
+  const { command, catalogue, schedules, metrics, telemetry, health, started, draining } = parts
+  const frame = openApp(telemetry)
+  const { app, answers } = frame
+  addHealthRoutes(app, { answers, sources: health, started, draining })
+  addStreamRoutes(app, { command, streams: catalogue.streams, answers })
+  addScheduleRoutes(app, { schedules, answers })
+  app.get(
+    '/metrics',
+    answers.on('metrics', async (c) => {
+      const { text, contentType } = await metrics.scrape(c.req.raw.headers.get('accept'))
+      return new Response(text, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } })
+    }),
+  )
+  metrics.watchListener({ listener: 'admin', answers })
+  closeApp(frame)
+  return { app, answers }
+}

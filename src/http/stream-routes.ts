@@ -1,0 +1,83 @@
+/** Streams for operators: how much waits where, since when, and who works on it. Read-only. */
+import type { Hono } from 'hono'
+import { MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+import type { StreamDefinition } from '../contracts/stream.ts'
+import type { RedisLink } from '../redis/connection.ts'
+import { partitionKeys } from '../redis/keys.ts'
+import { type PartitionOverview, readPartitionOverview } from '../redis/stream-overview.ts'
+import { type Answers, jsonResponse } from './answers.ts'
+import type { HttpEnv } from './http-env.ts'
+import { readQuery } from './query.ts'
+
+export interface StreamRouteParts {
+  readonly command: RedisLink
+  readonly streams: ReadonlyMap<string, StreamDefinition>
+  readonly answers: Answers
+}
+
+export function addStreamRoutes(app: Hono<HttpEnv>, parts: StreamRouteParts): void {
+  const { answers, streams, command } = parts
+  app.get(
+    '/v1/streams',
+    answers.on('stream.list', async (c) => {
+      readQuery(c.req.raw.url, [])
+      const overviews = await readOverviews(command, streams)
+      const data = [...overviews].map(([name, partitions]) => summary(name, partitions))
+      return jsonResponse({ data, page: { next: null, prev: null } })
+    }),
+  )
+  app.get(
+    '/v1/streams/:name',
+    answers.on('stream.show', async (c) => {
+      const stream = findStream(streams, c.req.param('name') ?? '')
+      const partitions = await readStream(command, stream)
+      return jsonResponse({ ...summary(stream.name, partitions), partitions, retention: stream.retention })
+    }),
+  )
+}
+
+/** Every stream's partitions as they are now. */
+export async function readOverviews(
+  command: RedisLink,
+  streams: ReadonlyMap<string, StreamDefinition>,
+): Promise<ReadonlyMap<string, readonly PartitionOverview[]>> {
+  const found = new Map<string, readonly PartitionOverview[]>()
+  for (const stream of streams.values()) found.set(stream.name, await readStream(command, stream))
+  return found
+}
+
+async function readStream(
+  command: RedisLink,
+  { name, partitions }: StreamDefinition,
+): Promise<PartitionOverview[]> {
+  const all = Array.from({ length: partitions }, (_, partition) => partitionKeys(name, partition))
+  return await Promise.all(all.map((keys) => readPartitionOverview(command, keys)))
+}
+
+/** @throws MillraceError `not-found` */
+function findStream(streams: ReadonlyMap<string, StreamDefinition>, name: string): StreamDefinition {
+  const stream = streams.get(name)
+  if (stream !== undefined) return stream
+  const near = nearest(name.slice(0, 80), streams.keys())
+  const hint = near === undefined ? '' : ` Did you mean "${near}"?`
+  throw new MillraceError('not-found', `There is no stream "${name.slice(0, 80)}".${hint}`)
+}
+
+const SUMMED = ['depth', 'lag', 'pending', 'due', 'dead', 'events', 'outbox'] as const
+
+function summary(name: string, partitions: readonly PartitionOverview[]): object {
+  const sums = Object.fromEntries(
+    SUMMED.map((field) => [field, partitions.reduce((total, partition) => total + partition[field], 0)]),
+  )
+  const workers = new Set(partitions.flatMap(({ consumers }) => consumers.map((consumer) => consumer.name)))
+  return {
+    name,
+    partitionCount: partitions.length,
+    ...sums,
+    lagIsExact: partitions.every(({ lagIsExact }) => lagIsExact),
+    oldestAgeMs: Math.max(0, ...partitions.map(({ oldestAgeMs }) => oldestAgeMs)),
+    groups: ['workers'],
+    consumerCount: workers.size,
+  }
+}
