@@ -9,11 +9,12 @@
  */
 import { ReplayError } from './replay/failure.ts'
 import { parseOptions } from './replay/options.ts'
+import { tell } from './replay/progress.ts'
 import { Replay } from './replay/replay.ts'
 
 function say(error: unknown): number {
   if (error instanceof ReplayError) {
-    console.error(`replay: ${error.message}`)
+    tell(`${error.message}`)
     return error.exitCode
   }
   console.error(error)
@@ -33,7 +34,7 @@ async function main(): Promise<number> {
         process.exit(130)
       }
       heardAtMs = performance.now()
-      console.error(`\nreplay: ${signal}, ending what was started; once more to end now`)
+      tell(`${signal}, ending what was started; once more to end now`)
       replay.interrupt()
     })
   }

@@ -38,7 +38,7 @@ export class Progress {
   /** A line for people that stays. */
   say(line: string): void {
     if (this.#terminal && this.#timer !== undefined) process.stderr.write('\r\x1b[K')
-    console.error(line)
+    tell(line)
   }
 
   #draw(): void {
@@ -54,12 +54,17 @@ export class Progress {
       ...(kills > 0 ? [`${kills} kills`] : []),
     ]
     if (!this.#terminal) {
-      console.error(`replay: ${parts.join(', ')}`)
+      tell(parts.join(', '))
       return
     }
     const full = Math.round((BAR_WIDTH * accepted) / total)
     process.stderr.write(`\r\x1b[K${'█'.repeat(full)}${'░'.repeat(BAR_WIDTH - full)} ${parts.join(' · ')}`)
   }
+}
+
+/** A line for people. Not by console.error, which Bun paints red on a terminal. */
+export function tell(line: string): void {
+  process.stderr.write(`replay: ${line}\n`)
 }
 
 export function number(value: number): string {

@@ -8,7 +8,7 @@ import { Ledger } from './ledger.ts'
 import type { ReplayOptions } from './options.ts'
 import { PlanFolder } from './plan.ts'
 import { Producer } from './producer.ts'
-import { number, Progress } from './progress.ts'
+import { number, Progress, tell } from './progress.ts'
 import { countRecords } from './records.ts'
 import { countRedeliveries } from './redeliveries.ts'
 import { expectedViews } from './reference.ts'
@@ -88,7 +88,7 @@ export class Replay {
     await this.#ledger?.flush()
     const folder = this.#folder
     this.#folder = undefined
-    if (folder !== undefined && !folder.clean()) console.error(`replay: data and logs are in ${folder.path}`)
+    if (folder !== undefined && !folder.clean()) tell(`data and logs are in ${folder.path}`)
   }
 
   /** Answers the exit code. */
@@ -112,11 +112,11 @@ export class Replay {
     const left = folder.resumed ? await endLeftovers(folder.path) : 0
     if (folder.resumed) {
       const known = number(this.#acceptedBefore)
-      console.error(
-        `replay: going on in ${folder.path}, ${known} records are in${left > 0 ? `; ended ${left} left-over processes` : ''}`,
+      tell(
+        `going on in ${folder.path}, ${known} records are in${left > 0 ? `; ended ${left} left-over processes` : ''}`,
       )
     }
-    console.error(`replay: starting redis-server, API, projector and ${workers} workers`)
+    tell(`starting redis-server, API, projector and ${workers} workers`)
     const stack = new Stack({
       folder: folder.path,
       workers,
@@ -211,9 +211,7 @@ export class Replay {
       everyMs: killEveryMs,
       mayBegin: () => ledger.acceptedCount >= beginAt,
       onKill: (worker, pending) =>
-        this.#progress.say(
-          `replay: killed ${worker.name} (process ${worker.child.pid}), ${pending} entries pending`,
-        ),
+        this.#progress.say(`killed ${worker.name} (process ${worker.child.pid}), ${pending} entries pending`),
     })
     this.#killer = killer
     killer.start().catch((error: unknown) => this.#abort.abort(error))
@@ -232,7 +230,7 @@ export class Replay {
       this.#folded = folded
       if (folded >= accepted) return
       if (performance.now() - movedAtMs > STANDSTILL_MS) {
-        console.error(`replay: the views stand still at ${number(folded)} of ${number(accepted)} records`)
+        tell(`the views stand still at ${number(folded)} of ${number(accepted)} records`)
         return
       }
       this.#abort.signal.throwIfAborted()
@@ -247,16 +245,16 @@ export class Replay {
     const stack = this.#stack
     const redisVersion = stack === undefined ? null : (await stack.probe.facts()).version
     if (!this.#options.verify) return { redisVersion }
-    console.error('replay: comparing the views with the records')
+    tell('comparing the views with the records')
     const comparison = await compareViews(reader, await expectedViews(this.#folder?.plan.rows ?? 0))
-    for (const sentence of comparison.differences) console.error(`replay: ${sentence}`)
+    for (const sentence of comparison.differences) tell(`${sentence}`)
     if (stack === undefined) return { comparison, redisVersion }
     return { comparison, account: await balance(ledger, stack.probe), redisVersion }
   }
 
   async #tell(result: ReplayResult): Promise<void> {
     const { json } = this.#options
-    for (const line of sentences(result)) console.error(`replay: ${line}`)
+    for (const line of sentences(result)) tell(`${line}`)
     if (json === undefined) return
     const text = `${JSON.stringify(result)}\n`
     if (json === '-') await Bun.write(Bun.stdout, text)
