@@ -96,13 +96,16 @@ export class RedisLink {
     }
     const onLimit = () =>
       reject(new MillraceError('redis.unavailable', `Redis is not reachable: ${lastError}.`))
+    const onEnd = () => reject(new MillraceError('redis.unavailable', 'The connection was closed.'))
     this.client.once('ready', onReady)
+    this.client.once('end', onEnd)
     this.client.on('error', onError)
     limit.addEventListener('abort', onLimit, { once: true })
     try {
       await promise
     } finally {
       this.client.off('ready', onReady)
+      this.client.off('end', onEnd)
       this.client.off('error', onError)
       limit.removeEventListener('abort', onLimit)
     }
