@@ -80,7 +80,7 @@ test('a process started from code takes a command, handles it, shows its view, a
   const stopped = telemetry.of('service.stopped').map(({ service }) => service)
   expect(stopped).toEqual(started.toReversed())
   expect(telemetry.of('alarm.raised')).toEqual([])
-  expect(await rejection(fetch(`${millrace.urls.public}/livez`))).toMatchObject({ code: 'ConnectionRefused' })
+  expect((await rejection(fetch(`${millrace.urls.public}/livez`))).message).toMatch(/connect|ECONNREFUSED/i)
 })
 
 test('roles of one folder share its redis-server, and outlive its first owner', async () => {

@@ -18,6 +18,7 @@ import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
 import { nearest } from '../contracts/names.ts'
+import { CronScheduler } from '../cron/cron-scheduler.ts'
 import { createPublicApp } from '../http/public-app.ts'
 import { HttpServer } from '../http/server.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
@@ -75,6 +76,7 @@ export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrl
   const runs = (part: Role): boolean => role === 'all' || role === part
   if (runs('project')) await start.projectors()
   if (runs('work')) await start.consumer(role)
+  if (runs('schedule')) await start.scheduler()
   const api = runs('api') ? await start.api() : undefined
   start.finished()
   return { public: api, admin: undefined }
@@ -117,6 +119,11 @@ class RoleStart {
     const handlers = runnableHandlers(catalogue, { link: command, clock })
     const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options }
     await this.#run(new Consumer(parts))
+  }
+
+  async scheduler(): Promise<void> {
+    const { command, catalogue, clock, telemetry } = this.#ground
+    await this.#run(new CronScheduler({ command, catalogue, clock, telemetry }))
   }
 
   /** Answers where the public listener is. */
