@@ -38,8 +38,18 @@ export {
   type ProjectionOptions,
   type ViewKeys,
 } from './contracts/projection.ts'
-export { defineSchedule, type ScheduleDefinition, type ScheduleOptions, type Timetable } from './contracts/schedule.ts'
+export {
+  defineSchedule,
+  type ScheduleDefinition,
+  type ScheduleOptions,
+  type Timetable,
+} from './contracts/schedule.ts'
 export type { PayloadInput, PayloadOutput, PayloadSchema } from './contracts/schema.ts'
-export { defineStream, type RetentionOptions, type StreamDefinition, type StreamOptions } from './contracts/stream.ts'
+export {
+  defineStream,
+  type RetentionOptions,
+  type StreamDefinition,
+  type StreamOptions,
+} from './contracts/stream.ts'
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
 export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'

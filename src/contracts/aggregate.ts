@@ -20,7 +20,10 @@ export interface NewEvent {
 }
 
 /** Pairs an event with its payload, for `decide`. */
-export function newEvent<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): NewEvent {
+export function newEvent<Event extends EventDefinition>(
+  event: Event,
+  payload: PayloadInput<Event['payload']>,
+): NewEvent {
   return { event, payload }
 }
 
@@ -72,9 +75,16 @@ function build<State>(
     initial: options.initial,
     on: (event, evolve) => {
       if (evolvers.has(event.type)) {
-        throw new MillraceError('definition.duplicate', `Aggregate "${options.name}" evolves "${event.type}" twice.`)
+        throw new MillraceError(
+          'definition.duplicate',
+          `Aggregate "${options.name}" evolves "${event.type}" twice.`,
+        )
       }
-      return build(options, stream, new Map(evolvers).set(event.type, evolve as (s: State, p: unknown) => State))
+      return build(
+        options,
+        stream,
+        new Map(evolvers).set(event.type, evolve as (s: State, p: unknown) => State),
+      )
     },
   } satisfies AggregateDefinition<State>)
 }
@@ -99,7 +109,10 @@ export function defineAggregateHandler<State, Command extends CommandDefinition>
   options: SingleHandlerOptions = {},
 ): AggregateHandlerDefinition {
   if (command.key === undefined) {
-    throw new MillraceError('definition.invalid', `Command "${command.type}" needs a key: it is the aggregate's id.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `Command "${command.type}" needs a key: it is the aggregate's id.`,
+    )
   }
   if (command.stream !== aggregate.stream) {
     throw new MillraceError(

@@ -35,6 +35,7 @@ export type RuntimeErrorCode =
   | 'expired'
   | 'cancel.too-late'
   | 'dead-letter.conflict'
+  | 'schedule.conflict'
   | 'cursor.invalid'
   | 'view.wait-timeout'
   | 'view.unknown-projection'

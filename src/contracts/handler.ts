@@ -72,7 +72,7 @@ export interface HandlerOptions {
   readonly backoffMaxMs?: number
 }
 
-export const HANDLER_DEFAULTS: Required<HandlerOptions> = {
+const HANDLER_DEFAULTS: Required<HandlerOptions> = {
   batchCountMax: 100,
   batchBytesMax: 1024 ** 2,
   lingerMs: 0,
@@ -103,7 +103,7 @@ type HandleBatch<Payload> = (
 export type SingleHandlerOptions = Omit<HandlerOptions, 'batchCountMax' | 'batchBytesMax' | 'lingerMs'>
 
 /** Commands of one single-command handler that run at once in a process, unless `concurrencyMax` says otherwise. */
-export const SINGLE_CONCURRENCY_DEFAULT = 64
+const SINGLE_CONCURRENCY_DEFAULT = 64
 
 /**
  * Declares a handler that sees one command at a time, up to `concurrencyMax` (default 64) of them at once.

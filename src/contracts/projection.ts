@@ -5,8 +5,9 @@
  * partition and is read there. A view fed from several partitions declares `merge`, and is merged on read.
  * `version` is part of the stored key: a changed fold starts a view of its own beside the old one.
  */
-import type { EventDefinition, EventPayload, RecordedEvent } from './event.ts'
+
 import { MillraceError } from './errors.ts'
+import type { EventDefinition, EventPayload, RecordedEvent } from './event.ts'
 import { checkKnownOptions, checkPlainName, checkWhole } from './names.ts'
 import { DEFAULT_STREAM, type StreamDefinition } from './stream.ts'
 
@@ -65,10 +66,16 @@ export function defineProjection<View>(options: ProjectionOptions<View>): Projec
   checkPlainName('Projection', options.name)
   const what = `projection "${options.name}"`
   if (typeof options.initial !== 'function') {
-    throw new MillraceError('definition.invalid', `"initial" of ${what} must be a function that makes an empty view.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `"initial" of ${what} must be a function that makes an empty view.`,
+    )
   }
   if (options.merge !== undefined && options.partitionKey !== undefined) {
-    throw new MillraceError('definition.invalid', `${what} declares both "merge" and "partitionKey"; keep one.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `${what} declares both "merge" and "partitionKey"; keep one.`,
+    )
   }
   const onError = options.onError ?? 'stop'
   if (onError !== 'stop' && onError !== 'skip-and-record') {
@@ -86,7 +93,10 @@ interface Resolved<View> extends ProjectionOptions<View> {
   readonly onError: 'stop' | 'skip-and-record'
 }
 
-function build<View>(options: Resolved<View>, folds: ReadonlyMap<string, Fold<View>>): ProjectionDefinition<View> {
+function build<View>(
+  options: Resolved<View>,
+  folds: ReadonlyMap<string, Fold<View>>,
+): ProjectionDefinition<View> {
   return Object.freeze({
     kind: 'projection',
     name: options.name,
@@ -99,7 +109,10 @@ function build<View>(options: Resolved<View>, folds: ReadonlyMap<string, Fold<Vi
     ...(options.partitionKey === undefined ? {} : { partitionKey: options.partitionKey }),
     on: (event, keys, fold) => {
       if (folds.has(event.type)) {
-        throw new MillraceError('definition.duplicate', `Projection "${options.name}" folds "${event.type}" twice.`)
+        throw new MillraceError(
+          'definition.duplicate',
+          `Projection "${options.name}" folds "${event.type}" twice.`,
+        )
       }
       const erased: Fold<View> = {
         event,

@@ -54,7 +54,17 @@ export interface ScheduleDefinition {
   readonly overlap: 'allow' | 'forbid'
 }
 
-const KNOWN = ['name', 'command', 'payload', 'cron', 'timeZone', 'every', 'catchUp', 'catchUpCountMax', 'overlap']
+const KNOWN = [
+  'name',
+  'command',
+  'payload',
+  'cron',
+  'timeZone',
+  'every',
+  'catchUp',
+  'catchUpCountMax',
+  'overlap',
+]
 
 /**
  * Declares a schedule: either `cron` (with `timeZone`) or `every`.
@@ -69,13 +79,19 @@ export function defineSchedule<Command extends CommandDefinition>(
   const catchUp = options.catchUp ?? 'latest'
   const overlap = options.overlap ?? 'allow'
   if (!['skip', 'latest', 'all'].includes(catchUp)) {
-    throw new MillraceError('definition.invalid', `"catchUp" of schedule "${name}" must be skip, latest or all.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `"catchUp" of schedule "${name}" must be skip, latest or all.`,
+    )
   }
   if (!['allow', 'forbid'].includes(overlap)) {
     throw new MillraceError('definition.invalid', `"overlap" of schedule "${name}" must be allow or forbid.`)
   }
   if (options.command?.kind !== 'command') {
-    throw new MillraceError('definition.invalid', `"command" of schedule "${name}" must be made by defineCommand.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `"command" of schedule "${name}" must be made by defineCommand.`,
+    )
   }
   return Object.freeze({
     kind: 'schedule',
@@ -84,14 +100,22 @@ export function defineSchedule<Command extends CommandDefinition>(
     payload: options.payload,
     timetable: timetableOf(name, options),
     catchUp,
-    catchUpCountMax: checkWhole(`"catchUpCountMax" of schedule "${name}"`, options.catchUpCountMax ?? 1000, 1, 100_000),
+    catchUpCountMax: checkWhole(
+      `"catchUpCountMax" of schedule "${name}"`,
+      options.catchUpCountMax ?? 1000,
+      1,
+      100_000,
+    ),
     overlap,
   })
 }
 
 function timetableOf(name: string, options: { cron?: string; timeZone?: string; every?: number }): Timetable {
   if ((options.cron === undefined) === (options.every === undefined)) {
-    throw new MillraceError('definition.invalid', `Schedule "${name}" needs either "cron" or "every", not both.`)
+    throw new MillraceError(
+      'definition.invalid',
+      `Schedule "${name}" needs either "cron" or "every", not both.`,
+    )
   }
   if (options.every !== undefined) {
     const periodMs = checkWhole(`"every" of schedule "${name}"`, options.every, 100, 366 * 86_400_000)

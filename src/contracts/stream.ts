@@ -34,7 +34,7 @@ export interface StreamDefinition {
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 
-export const RETENTION_DEFAULTS: Required<RetentionOptions> = {
+const RETENTION_DEFAULTS: Required<RetentionOptions> = {
   eventsMs: 7 * DAY_MS,
   eventsBytesMax: 1024 ** 3,
   resultsMs: DAY_MS,

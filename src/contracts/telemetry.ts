@@ -6,7 +6,11 @@
  */
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
-  'commands.refused': { stream: string; reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'; count: number }
+  'commands.refused': {
+    stream: string
+    reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'
+    count: number
+  }
   /** A client went away before its body or its answer was through. */
   'request.aborted': { route: string }
   /** A request ran into a fault of ours; its answer was 500. */
@@ -29,17 +33,37 @@ export interface TelemetryEvents {
     events: number
     durationMs: number
   }
-  'command.retried': { stream: string; type: string; id: string; attempt: number; delayMs: number; error: string }
+  'command.retried': {
+    stream: string
+    type: string
+    id: string
+    attempt: number
+    delayMs: number
+    error: string
+  }
   'command.dead-lettered': { stream: string; type: string; id: string; attempt: number; error: string }
   'command.deferred': { stream: string; type: string; version: number; id: string }
   'commands.promoted': { stream: string; partition: number; count: number }
   'commands.relayed': { stream: string; partition: number; count: number }
   'consumer.pronounced-dead': { stream: string; partition: number; consumer: string; silentMs: number }
   'consumer.removed': { stream: string; partition: number; consumer: string }
-  'stream.trimmed': { stream: string; partition: number; log: 'commands' | 'ready' | 'events' | 'dead'; count: number }
+  'stream.trimmed': {
+    stream: string
+    partition: number
+    log: 'commands' | 'ready' | 'events' | 'dead'
+    count: number
+  }
   'schedule.fired': { schedule: string; tickMs: number; missed: number }
   'schedule.refused': { schedule: string; tickMs: number; reason: string }
-  'projection.committed': { projection: string; partition: number; events: number; views: number; durationMs: number }
+  'dead-letters.redriven': { stream: string; partition: number; count: number }
+  'dead-letters.purged': { stream: string; partition: number; count: number }
+  'projection.committed': {
+    projection: string
+    partition: number
+    events: number
+    views: number
+    durationMs: number
+  }
   'projection.conflicted': { projection: string; partition: number }
   'projection.stopped': { projection: string; partition: number; position: string; error: string }
   'projection.event-skipped': { projection: string; partition: number; position: string; error: string }
@@ -56,7 +80,10 @@ export interface TelemetryEvents {
 export type TelemetryName = keyof TelemetryEvents
 
 /** What a subscriber may be handed. Never blocks, never throws into the emitter. */
-export type TelemetryListener = <Name extends TelemetryName>(name: Name, payload: TelemetryEvents[Name]) => void
+export type TelemetryListener = <Name extends TelemetryName>(
+  name: Name,
+  payload: TelemetryEvents[Name],
+) => void
 
 export interface Telemetry {
   emit<Name extends TelemetryName>(name: Name, payload: TelemetryEvents[Name]): void

@@ -117,7 +117,7 @@ function keyedArguments(
 }
 
 function appendResult(text: string): AppendResult {
-  switch (text[0]) {
+  switch (text.charAt(0)) {
     case '=':
       return { kind: 'stored', token: text.slice(1) }
     case '~':
@@ -151,6 +151,8 @@ export interface CommandRecord {
   readonly error?: string
   readonly result?: unknown
   readonly atMs?: number
+  /** How often it was sent back from the dead letters. */
+  readonly redrives?: number
 }
 
 export interface CommandStatus {
@@ -158,7 +160,7 @@ export interface CommandStatus {
   readonly record: CommandRecord
   /** When it will be delivered, Redis ms; for `scheduled` and `retrying`. */
   readonly dueAtMs: number | undefined
-  /** Entry id in the dead-letter stream, for `dead`. */
+  /** Entry id in the dead-letter stream, for `dead` while the dead letter is kept. */
   readonly deadLetterId: string | undefined
   /** Last entry of the partition's event log at that moment. */
   readonly lastEventId: string
@@ -183,7 +185,7 @@ export async function readStatus(
     state,
     record,
     dueAtMs: state === 'scheduled' || state === 'retrying' ? Number(head) : undefined,
-    deadLetterId: state === 'dead' ? head : undefined,
+    deadLetterId: state === 'dead' && head !== '' ? head : undefined,
     lastEventId: replyText(reply[2]),
   }
 }
@@ -221,40 +223,4 @@ export async function cancelCommand(
     [GROUP, token, record],
   )
   return replyNumber(reply) === 1
-}
-
-export interface PartitionDepth {
-  /** Entries in the command and ready streams, acknowledged but untrimmed ones included. */
-  readonly entries: number
-  readonly pending: number
-  readonly due: number
-  readonly dead: number
-  readonly events: number
-}
-
-/** Sampled for admission, metrics and `GET /v1/streams`; one round trip. */
-export async function readDepth(link: RedisLink, keys: PartitionKeys): Promise<PartitionDepth> {
-  return await link.use('the depth of a partition', async (client) => {
-    const [commands, ready, due, dead, events, pending] = await Promise.all([
-      client.xlen(keys.commands),
-      client.xlen(keys.ready),
-      client.zcard(keys.due),
-      client.xlen(keys.dead),
-      client.xlen(keys.events),
-      pendingCount(client.xpending(keys.commands, GROUP), client.xpending(keys.ready, GROUP)),
-    ])
-    return { entries: commands + ready, pending, due, dead, events }
-  })
-}
-
-async function pendingCount(...summaries: Promise<unknown[]>[]): Promise<number> {
-  let total = 0
-  for (const summary of summaries) {
-    try {
-      total += replyNumber((await summary)[0])
-    } catch (error) {
-      if (!(error instanceof Error && error.message.includes('NOGROUP'))) throw error
-    }
-  }
-  return total
 }

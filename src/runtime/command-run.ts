@@ -24,7 +24,7 @@ import type { AggregateAppend, EntryRef, FollowUp } from '../redis/settlements.t
 import type { Clock } from './clock.ts'
 
 /** Events and follow-ups of one command; more is a sign of a command that should be many. */
-export const EFFECTS_COUNT_MAX = 500
+const EFFECTS_COUNT_MAX = 500
 const DELAY_MAX_MS = 366 * 86_400_000
 
 /** What all runs of one partition share. */

@@ -8,7 +8,7 @@ import type { CommandRun } from './command-run.ts'
 import type { Decided } from './settler.ts'
 
 /** Results beyond this many bytes are dropped, and the record says so. */
-export const RESULT_BYTES_MAX: number = 16 * 1024
+const RESULT_BYTES_MAX: number = 16 * 1024
 
 const DONE_RECORD = Buffer.from('D')
 
