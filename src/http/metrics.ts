@@ -48,6 +48,7 @@ export class Metrics implements MetricMaker {
   readonly #unsubscribe: () => void
   readonly #loopDelay = monitorEventLoopDelay({ resolution: 10 })
   readonly #streamGauges: readonly StreamGauge[]
+  readonly #totals = new Map<Counter, string>()
   readonly #listeners: ListenerMetrics[] = []
   readonly #waiting: WaitingMetrics[] = []
 
@@ -77,7 +78,10 @@ export class Metrics implements MetricMaker {
     await this.#readStreams()
     const isOpen = accept?.includes('application/openmetrics-text') === true
     const registry = isOpen ? this.#openRegistry : this.#registry
-    return { text: await registry.metrics(), contentType: registry.contentType }
+    const text = registry.metrics()
+    // prom-client cuts `_total` from the names of counters for good when it writes OpenMetrics; it does so before it waits.
+    for (const [counter, name] of this.#totals) Object.assign(counter, { name })
+    return { text: await text, contentType: registry.contentType }
   }
 
   close(): void {
@@ -104,6 +108,7 @@ export class Metrics implements MetricMaker {
   }
 
   #register<Metric extends Counter | Gauge | Histogram>(metric: Metric): Metric {
+    if (metric instanceof Counter) this.#totals.set(metric, Reflect.get(metric, 'name') as string)
     this.#registry.registerMetric(metric)
     this.#openRegistry.registerMetric(metric)
     return metric
