@@ -14,7 +14,7 @@ import { Replay } from './replay/replay.ts'
 
 function say(error: unknown): number {
   if (error instanceof ReplayError) {
-    tell(`${error.message}`)
+    tell(error.message)
     return error.exitCode
   }
   console.error(error)

@@ -9,10 +9,7 @@ import { type AsyncBuffer, parquetMetadataAsync, parquetRead } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
 import { ReplayError } from './failure.ts'
 
-export const RECORDS_FILE: string = join(
-  import.meta.dir,
-  '../../node_modules/vega-datasets/data/flights-3m.parquet',
-)
+const RECORDS_FILE: string = join(import.meta.dir, '../../node_modules/vega-datasets/data/flights-3m.parquet')
 
 /** Opens the file for hyparquet, which asks for byte ranges. */
 export async function openRecords(): Promise<AsyncBuffer> {

@@ -247,14 +247,14 @@ export class Replay {
     if (!this.#options.verify) return { redisVersion }
     tell('comparing the views with the records')
     const comparison = await compareViews(reader, await expectedViews(this.#folder?.plan.rows ?? 0))
-    for (const sentence of comparison.differences) tell(`${sentence}`)
+    for (const sentence of comparison.differences) tell(sentence)
     if (stack === undefined) return { comparison, redisVersion }
     return { comparison, account: await balance(ledger, stack.probe), redisVersion }
   }
 
   async #tell(result: ReplayResult): Promise<void> {
     const { json } = this.#options
-    for (const line of sentences(result)) tell(`${line}`)
+    for (const line of sentences(result)) tell(line)
     if (json === undefined) return
     const text = `${JSON.stringify(result)}\n`
     if (json === '-') await Bun.write(Bun.stdout, text)
