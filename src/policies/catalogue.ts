@@ -11,6 +11,7 @@ import { nearest } from '../contracts/names.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
 import type { ScheduleDefinition } from '../contracts/schedule.ts'
 import { defineStream, type StreamDefinition } from '../contracts/stream.ts'
+import { checkTimetable } from './timetable.ts'
 
 export type Definition =
   | StreamDefinition
@@ -120,6 +121,7 @@ class CatalogueDraft {
     for (const projection of this.projections.values()) this.#checkProjection(projection)
     for (const schedule of this.schedules.values()) {
       this.#checkCommand(`Schedule "${schedule.name}"`, schedule.command)
+      checkTimetable(schedule.name, schedule.timetable)
     }
     const named = [
       ...this.commandVersions.values(),

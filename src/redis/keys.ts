@@ -60,7 +60,7 @@ export interface PartitionKeys {
   skipped(projection: string): string
   /** channel · commits of one projection version in this partition */
   commits(projection: string): string
-  /** hash · watermark, spec, paused, run of one schedule */
+  /** hash · of one schedule: epoch, spec, timetable, watermark, paused, run, runs, fired, missed, overlapped, seen, past */
   schedule(name: string): string
 }
 
@@ -115,6 +115,9 @@ export function streamMetaKey(stream: string): string {
 export function pingChannel(processId: string): string {
   return `${PREFIX}ping:${processId}`
 }
+
+/** hash · schedule → `<stream>.<partition>` it lives in */
+export const SCHEDULE_HOMES_KEY: string = `${PREFIX}schedules`
 
 /** hash · secret behind command ids, keyspace version */
 export const FLEET_META_KEY: string = `${PREFIX}meta`

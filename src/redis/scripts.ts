@@ -9,12 +9,15 @@ import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
+import fire from './lua/fire.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
+import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
+import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
 import stopReader from './lua/stop-reader.lua' with { type: 'text' }
@@ -40,12 +43,15 @@ export type ScriptName =
   | 'cancel'
   | 'commit-views'
   | 'ensure-group'
+  | 'fire'
   | 'open-reader'
   | 'promote'
   | 'read-views'
   | 'release'
   | 'remove-consumer'
   | 'sample'
+  | 'schedule-pause'
+  | 'schedule-register'
   | 'settle'
   | 'status'
   | 'sweep-records'
@@ -62,12 +68,15 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   cancel,
   'commit-views': commitViews,
   'ensure-group': ensureGroup,
+  fire,
   'open-reader': openReader,
   promote,
   'read-views': readViews,
   release,
   'remove-consumer': removeConsumer,
   sample,
+  'schedule-pause': schedulePause,
+  'schedule-register': scheduleRegister,
   settle,
   status,
   'sweep-records': sweepRecords,
