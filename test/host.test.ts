@@ -233,3 +233,20 @@ test('the rights that the documentation grants are enough for a whole process', 
   expect(await running.stop()).toBe(0)
   expect(await admin.call('ACL', 'LOG')).toEqual([])
 })
+
+test('every role tells on its admin listener that it lives, has started and is ready', async () => {
+  await using project = await makeProject()
+  for (const role of ['api', 'work', 'project', 'schedule']) {
+    const running = project.start([role], { REDIS_URL: redis.url })
+    await running.untilReady()
+    const admin = running.line('admin')
+    const codes = await Promise.all(
+      ['livez', 'startupz', 'readyz?verbose', 'metrics'].map(
+        async (path) => (await fetch(`${admin}/${path}`)).status,
+      ),
+    )
+    expect([role, ...codes]).toEqual([role, 200, 200, 200, 200])
+    expect(running.line('public')).toBe(role === 'api' ? expect.stringMatching(/^http/) : '')
+    expect(await running.stop()).toBe(0)
+  }
+})

@@ -82,8 +82,7 @@ function startLines(summary: MillraceSummary): string[] {
     `            ${counts.commands} commands, ${counts.handlers} handlers, ${counts.projections} projections, ${counts.schedules} schedules`,
   ]
   if (urls.public !== undefined) lines.push(`public      ${urls.public}`)
-  if (urls.admin !== undefined) lines.push(`admin       ${urls.admin}`)
-  return [...lines, 'ready; Ctrl-C stops']
+  return [...lines, `admin       ${urls.admin}`, 'ready; Ctrl-C stops']
 }
 
 /** Plain lines go to stderr: stdout is the log's. */

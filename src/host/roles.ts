@@ -12,25 +12,23 @@
  */
 import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
 import { CommandBus } from '../commands/command-bus.ts'
-import type { Settings } from '../config/settings.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
-import type { Logger } from '../contracts/logger.ts'
 import { nearest } from '../contracts/names.ts'
 import { CronScheduler } from '../cron/cron-scheduler.ts'
+import type { Metrics } from '../http/metrics.ts'
 import { createPublicApp } from '../http/public-app.ts'
 import { HttpServer } from '../http/server.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { ProjectorSet } from '../projections/projector-set.ts'
 import { ViewReader } from '../projections/view-reader.ts'
-import type { CommandIds } from '../redis/command-id.ts'
-import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import type { RedisLink } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
 import type { Service } from '../runtime/service.ts'
-import type { Supervisor } from '../runtime/supervisor.ts'
-import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
+import { AdminListener, type ProcessHealth } from './admin-listener.ts'
+import type { RoleGround } from './role-ground.ts'
 
 export const ROLES = ['all', 'api', 'work', 'project', 'schedule'] as const
 export type Role = (typeof ROLES)[number]
@@ -48,38 +46,24 @@ export function checkRole(role: string): Role {
 const ANSWERS_SHARE = 0.25
 const HANDLERS_SHARE = 0.6
 
-/** What a role is built on. */
-export interface RoleGround {
-  readonly supervisor: Supervisor
-  readonly settings: Settings
-  readonly catalogue: Catalogue
-  readonly links: RedisLinks
-  readonly command: RedisLink
-  readonly ids: CommandIds
-  readonly clock: Clock
-  readonly telemetry: TelemetryHub
-  readonly logger: Logger
-  /** What `/readyz` asks, beside the role's own services. */
-  readonly health: readonly HealthSource[]
-}
-
 /** Where a role listens. */
 export interface RoleUrls {
   /** Absent for roles without a public listener. */
   readonly public: string | undefined
-  readonly admin: string | undefined
+  readonly admin: string
 }
 
 /** Starts the services of a role. */
 export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrls> {
   const start = new RoleStart(ground)
+  const admin = await start.admin()
   const runs = (part: Role): boolean => role === 'all' || role === part
   if (runs('project')) await start.projectors()
   if (runs('work')) await start.consumer(role)
   if (runs('schedule')) await start.scheduler()
-  const api = runs('api') ? await start.api() : undefined
+  const api = runs('api') ? await start.api(admin.metrics) : undefined
   start.finished()
-  return { public: api, admin: undefined }
+  return { public: api, admin: admin.url }
 }
 
 /** The services of one role as they come to life, and what its listeners tell about them. */
@@ -101,6 +85,10 @@ class RoleStart {
 
   finished(): void {
     this.#started = true
+  }
+
+  admin(): Promise<AdminListener> {
+    return this.#ground.supervisor.run(new AdminListener(this.#ground, this.#health))
   }
 
   async projectors(): Promise<void> {
@@ -127,7 +115,7 @@ class RoleStart {
   }
 
   /** Answers where the public listener is. */
-  async api(): Promise<string> {
+  async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
     const { durability, host, port, redisWaitMs } = settings
     const link = links.open('ingest')
@@ -136,7 +124,9 @@ class RoleStart {
     const bus = await this.#run(
       new CommandBus({ link, catalogue, ids, clock, telemetry, options: { durability } }),
     )
-    const { app } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
+    const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
+    metrics.watchWaiting(bus)
+    metrics.watchListener({ listener: 'public', answers, bodies })
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)
     const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry, stopLimitMs })
     return (await supervisor.run(server)).url
@@ -158,10 +148,4 @@ function runnableHandlers(
     handler.kind === 'handler' ? handler : aggregateHandler(handler, parts),
   ])
   return new Map(entries)
-}
-
-interface ProcessHealth {
-  readonly health: () => readonly HealthSource[]
-  readonly started: () => boolean
-  readonly draining: () => boolean
 }
