@@ -220,10 +220,16 @@ function told(logFile: string, what: string): string {
   return found.replace(/\/+$/, '')
 }
 
+/** The last thing that a process said about a mistake. */
 function lastWords(logFile: string): string {
   const lines = readFileSync(logFile, 'utf8').trim().split('\n')
-  const telling = lines.findLast((line) => /^millrace: /.test(line) && !/stopp/.test(line)) ?? lines.at(-1)
-  return (telling ?? '').replace(/^millrace: /, '').slice(0, 500) || 'it said nothing'
+  const sentences = lines.flatMap((line) => {
+    if (line.startsWith('millrace: ')) return [line.slice('millrace: '.length)]
+    return /^{"level":(50|60|"error")/.test(line) ? [String((JSON.parse(line) as { msg?: string }).msg)] : []
+  })
+  const telling = sentences.findLast((sentence) => !/^(ready|stopp|SIG| )/.test(sentence))
+  const summary = /^(role|redis|durability|workers|public|admin) {2,}/
+  return telling === undefined || summary.test(telling) ? 'it did not say why' : telling.slice(0, 500)
 }
 
 /** Ends processes of this folder that an interrupted replay left behind. Answers how many there were. */
