@@ -2,7 +2,7 @@
  * Two projectors of the same views, stepped by hand in any order: at every moment the stored views are exactly the fold of
  * the log up to the stored checkpoint, whichever of the two reads, folds, commits, loses an answer or starts again.
  */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
 import fc from 'fast-check'
 import { LRUCache } from 'lru-cache'
 import { defineProjection } from '../src/contracts/projection.ts'
@@ -13,6 +13,7 @@ import { type Change, change, changed, World } from './support/projections.ts'
 import { startTestRedis } from './support/redis-server.ts'
 
 const redis = await startTestRedis()
+setDefaultTimeout(30_000)
 afterAll(() => redis[Symbol.asyncDispose]())
 
 interface Tally {

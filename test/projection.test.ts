@@ -1,5 +1,5 @@
 /** Projectors: every event counts once in every view, whoever dies, throws or comes too late. */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
 import type { RecordedEvent } from '../src/contracts/event.ts'
 import { defineProjection } from '../src/contracts/projection.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
@@ -13,6 +13,7 @@ import { RecordedTelemetry } from './support/telemetry.ts'
 import { until } from './support/until.ts'
 
 const redis = await startTestRedis()
+setDefaultTimeout(30_000)
 afterAll(() => redis[Symbol.asyncDispose]())
 
 const NAMES = Array.from({ length: 40 }, (_, i) => `acc${i}`)
@@ -303,6 +304,7 @@ test('skip-and-record: a bad event is recorded once and leaves no trace in any o
   await using set = world.set({}, telemetry)
   await set.start()
   await world.source.log([change('a', 1), change('a', 13), change('b', 17), change('b', 2)])
+  await world.caughtUp(projection)
   await world.source.log([change('a', 17), change('a', 4)])
   await world.caughtUp(projection)
   const [views] = await world.stored(projection)
@@ -314,6 +316,32 @@ test('skip-and-record: a bad event is recorded once and leaves no trace in any o
   expect(skipped[1]?.error).toContain('returned undefined')
   expect(telemetry.of('projection.event-skipped').length).toBe(3)
   expect(new Set(all.seen).size).toBe(3)
+})
+
+test('skip-and-record also holds for view keys that can not be', async () => {
+  const keyed = defineProjection<{ n: number }>({
+    name: 'keyed',
+    stream: 'accounts',
+    initial: () => ({ n: 0 }),
+    onError: 'skip-and-record',
+  }).on(
+    changed,
+    (event) => {
+      if (event.payload.amount === 1) throw new Error('no key')
+      if (event.payload.amount === 2) return 'x'.repeat(600)
+      if (event.payload.amount === 3) return ['ok', 4 as unknown as string]
+      return event.payload.amount === 4 ? undefined : ['ok', 'ok']
+    },
+    (view) => ({ n: view.n + 1 }),
+  )
+  const world = await World.create(redis, { projections: [keyed] })
+  await using set = world.set()
+  await set.start()
+  await world.source.log([1, 2, 3, 4, 5].map((amount) => change('a', amount)))
+  await world.caughtUp(keyed)
+  expect(Object.fromEntries((await world.stored(keyed))[0] ?? [])).toEqual({ ok: { n: 1 } })
+  const skipped = await readSkipped(world.link, partitionKeys('accounts', 0), 'keyed@1', 100)
+  expect(skipped.map(({ position }) => position.split('/')[1])).toEqual(['0', '1', '2'])
 })
 
 test('a view key that lives in another partition stops the projection with advice', async () => {

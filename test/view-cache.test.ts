@@ -1,5 +1,5 @@
 /** The cache of views in a process: never older than what its notices allow, also when notices are missed. */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
 import { type LoadedView, ViewCache } from '../src/projections/view-cache.ts'
 import { packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
@@ -14,6 +14,7 @@ import { startTestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
 
 const redis = await startTestRedis()
+setDefaultTimeout(30_000)
 afterAll(() => redis[Symbol.asyncDispose]())
 
 const view = (value: unknown, checkpoint: string): LoadedView => ({

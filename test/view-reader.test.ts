@@ -1,17 +1,20 @@
 /** Reading views: through the cache, after a command, page by page, merged over partitions; never backwards. */
-import { afterAll, expect, test } from 'bun:test'
+import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
 import { errorCode } from '../src/contracts/errors.ts'
 import { defineProjection } from '../src/contracts/projection.ts'
 import { defineStream } from '../src/contracts/stream.ts'
 import type { ViewReader } from '../src/projections/view-reader.ts'
+import type { RedisLinks } from '../src/redis/connection.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { CommandSource } from './support/command-source.ts'
 import { type Balance, balances, change, changed, World } from './support/projections.ts'
 import { startTestRedis } from './support/redis-server.ts'
+import { SlowNoticeLinks } from './support/slow-notices.ts'
 import { RecordedTelemetry } from './support/telemetry.ts'
 import { until } from './support/until.ts'
 
 const redis = await startTestRedis()
+setDefaultTimeout(30_000)
 afterAll(() => redis[Symbol.asyncDispose]())
 
 const NAMES = Array.from({ length: 60 }, (_, i) => `acc${i}`)
@@ -26,8 +29,12 @@ async function refusal(work: Promise<unknown>): Promise<string | undefined> {
   }
 }
 
-async function startedReader(world: World, telemetry?: RecordedTelemetry): Promise<ViewReader> {
-  const reader = world.reader({}, telemetry)
+async function startedReader(
+  world: World,
+  telemetry?: RecordedTelemetry,
+  links?: RedisLinks,
+): Promise<ViewReader> {
+  const reader = world.reader({}, telemetry, links)
   await reader.start()
   await until('trust in the notices', () => reader.health().detail.includes('memory'))
   return reader
@@ -108,7 +115,9 @@ test('within one process a view never goes backwards, whatever way it is read', 
   const world = await World.create(redis, { partitions: 2, projections: [balances(), sums()] })
   await using set = world.set({ batchEventsMax: 5 })
   await set.start()
-  await using reader = await startedReader(world)
+  const links = new SlowNoticeLinks(redis.links.options)
+  links.delayMs = 8
+  await using reader = await startedReader(world, undefined, links)
   const commands = new CommandSource(world.link, world.ids, world.source)
   const names = NAMES.slice(0, 6)
   const highest = new Map<string, number>()
@@ -140,7 +149,7 @@ test('within one process a view never goes backwards, whatever way it is read', 
     }
   })
   const sent = new Map<string, number>()
-  for (let i = 0; i < 250; i++) {
+  for (let i = 0; i < 150; i++) {
     const name = names[i % names.length] ?? ''
     const command = await commands.accept(name)
     await commands.deliver(command)
@@ -157,6 +166,32 @@ test('within one process a view never goes backwards, whatever way it is read', 
   expect(complaints).toEqual([])
   expect(cachedReads).toBeGreaterThan(10)
   expect([...sent].every(([name, count]) => (highest.get(name) ?? 0) >= count)).toBe(true)
+})
+
+test('a cached view that is older than the command, or than a page, is not served while the notice is on its way', async () => {
+  const world = await World.create(redis, { projections: [balances()] })
+  await using set = world.set()
+  await set.start()
+  const links = new SlowNoticeLinks(redis.links.options)
+  await using reader = await startedReader(world, undefined, links)
+  const commands = new CommandSource(world.link, world.ids, world.source)
+  await world.source.log([change('a', 1), change('b', 1)])
+  await world.caughtUp(balances())
+  await until('both to be cached', async () => {
+    const answers = [await reader.read('balances', 'a'), await reader.read('balances', 'b')]
+    return answers.every(({ cached, value }) => cached && totalOf(value) === 1)
+  })
+  links.delayMs = 400
+  const command = await commands.accept('a')
+  await commands.deliver(command)
+  await commands.finish(command, [change('a', 1), change('b', 1)])
+  expect(totalOf((await reader.read('balances', 'a', { after: command.id })).value)).toBe(2)
+  expect(totalOf((await reader.read('balances', 'a')).value)).toBe(2)
+  const late = await reader.read('balances', 'b')
+  expect([late.cached, totalOf(late.value)]).toEqual([true, 1])
+  const page = await reader.page('balances')
+  expect(page.data.map(({ value }) => totalOf(value))).toEqual([2, 2])
+  expect(totalOf((await reader.read('balances', 'b')).value)).toBe(2)
 })
 
 test('Millrace-After waits for a command that is still open, and then for the view', async () => {

@@ -54,16 +54,25 @@ export class ProjectorSet extends Service implements HealthSource {
 
   protected override async onStart(): Promise<void> {
     const { projections, streams } = this.#deps.catalogue
-    for (const stream of streams.values()) {
-      const over = [...projections.values()].filter((projection) => projection.stream === stream.name)
-      for (let partition = 0; over.length > 0 && partition < stream.partitions; partition++) {
-        this.#addPartition(stream, partition, over)
+    const over = (stream: StreamDefinition) =>
+      [...projections.values()].filter((projection) => projection.stream === stream.name)
+    const folded = [...streams.values()].filter((stream) => over(stream).length > 0)
+    const count = folded.reduce((sum, stream) => sum + over(stream).length * stream.partitions, 0)
+    const options = shareOf(this.#options, count)
+    for (const stream of folded) {
+      for (let partition = 0; partition < stream.partitions; partition++) {
+        this.#addPartition(stream, partition, over(stream), options)
       }
     }
     await Promise.all(this.#projectors.map((projector) => projector.start()))
   }
 
-  #addPartition(stream: StreamDefinition, partition: number, over: readonly ProjectionDefinition[]): void {
+  #addPartition(
+    stream: StreamDefinition,
+    partition: number,
+    over: readonly ProjectionDefinition[],
+    options: ProjectorOptions,
+  ): void {
     const { links, command, ids, clock, telemetry } = this.#deps
     const keys = partitionKeys(stream.name, partition)
     const reader = links.open('reader')
@@ -82,7 +91,7 @@ export class ProjectorSet extends Service implements HealthSource {
         origin,
         clock,
         telemetry,
-        options: this.#options,
+        options,
       }
       this.#projectors.push(new Projector({ projection, ...shared }))
     }
@@ -110,4 +119,10 @@ export class ProjectorSet extends Service implements HealthSource {
     if (silent.length > 0) parts.push(`without an answer: ${silent.map(({ name }) => name).join(', ')}`)
     return { ready: this.state === 'running' && silent.length === 0, detail: `${parts.join('; ')}.` }
   }
+}
+
+/** Memory is bounded for the set, not for each of its projectors. */
+function shareOf(options: ProjectorOptions, projectors: number): ProjectorOptions {
+  const share = (total: number) => Math.max(1, Math.floor(total / Math.max(1, projectors)))
+  return { ...options, hotViewsMax: share(options.hotViewsMax), hotBytesMax: share(options.hotBytesMax) }
 }

@@ -40,7 +40,7 @@ export interface ProjectorOptions {
   /** msgpack bytes of the views of a fold batch, by what views had so far. */
   readonly batchBytesMax: number
   readonly viewBytesMax: number
-  /** Views kept in memory, and their msgpack bytes; per projection and partition. */
+  /** Views kept in memory, and their msgpack bytes; shared out among the projectors of a set. */
   readonly hotViewsMax: number
   readonly hotBytesMax: number
   /** Events wait and nobody commits for this long: a projector that stood by takes over. */
@@ -54,8 +54,8 @@ export const PROJECTOR_DEFAULTS: ProjectorOptions = {
   batchViewsMax: 1000,
   batchBytesMax: 8 * 1024 * 1024,
   viewBytesMax: 4 * 1024 * 1024,
-  hotViewsMax: 20_000,
-  hotBytesMax: 16 * 1024 * 1024,
+  hotViewsMax: 100_000,
+  hotBytesMax: 64 * 1024 * 1024,
   takeoverMs: 1000,
   stopPauseMinMs: 1000,
   stopPauseMaxMs: 60_000,

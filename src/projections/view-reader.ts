@@ -38,7 +38,7 @@ export interface ViewReaderOptions {
   readonly trustMs: number
 }
 
-export const VIEW_READER_DEFAULTS: ViewReaderOptions = {
+const VIEW_READER_DEFAULTS: ViewReaderOptions = {
   cachedViewsMax: 50_000,
   cachedBytesMax: 64 * 1024 * 1024,
   waitDefaultMs: 10_000,

@@ -14,7 +14,7 @@ import type { ProjectorOptions } from '../../src/projections/projector.ts'
 import { ProjectorSet } from '../../src/projections/projector-set.ts'
 import { ViewReader, type ViewReaderOptions } from '../../src/projections/view-reader.ts'
 import type { CommandIds } from '../../src/redis/command-id.ts'
-import type { RedisLink } from '../../src/redis/connection.ts'
+import type { RedisLink, RedisLinks } from '../../src/redis/connection.ts'
 import { unpackPayload } from '../../src/redis/entry-codec.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import { partitionKeys } from '../../src/redis/keys.ts'
@@ -110,10 +110,14 @@ export class World {
     return new ProjectorSet({ ...shared, command, catalogue, options })
   }
 
-  reader(options: Partial<ViewReaderOptions> = {}, telemetry: Telemetry = SILENT_TELEMETRY): ViewReader {
+  reader(
+    options: Partial<ViewReaderOptions> = {},
+    telemetry: Telemetry = SILENT_TELEMETRY,
+    links: RedisLinks = this.redis.links,
+  ): ViewReader {
     const { catalogue, ids, link: command } = this
     return new ViewReader({
-      links: this.redis.links,
+      links,
       command,
       catalogue,
       ids,
