@@ -8,11 +8,16 @@ import appendOnce from './lua/append-once.lua' with { type: 'text' }
 import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
+import discardDead from './lua/discard-dead.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
+import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
+import overview from './lua/overview.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
+import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
+import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
@@ -24,6 +29,7 @@ import stopReader from './lua/stop-reader.lua' with { type: 'text' }
 import sweepRecords from './lua/sweep-records.lua' with { type: 'text' }
 import takeover from './lua/takeover.lua' with { type: 'text' }
 import trimCommands from './lua/trim-commands.lua' with { type: 'text' }
+import trimDead from './lua/trim-dead.lua' with { type: 'text' }
 import trimEvents from './lua/trim-events.lua' with { type: 'text' }
 
 export interface Script {
@@ -42,11 +48,16 @@ export type ScriptName =
   | 'beat'
   | 'cancel'
   | 'commit-views'
+  | 'discard-dead'
   | 'ensure-group'
   | 'fire'
+  | 'find-dead'
   | 'open-reader'
+  | 'overview'
   | 'promote'
+  | 'read-dead'
   | 'read-views'
+  | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
   | 'sample'
@@ -58,6 +69,7 @@ export type ScriptName =
   | 'stop-reader'
   | 'takeover'
   | 'trim-commands'
+  | 'trim-dead'
   | 'trim-events'
 
 const SOURCES: Readonly<Record<ScriptName, string>> = {
@@ -67,11 +79,16 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   beat,
   cancel,
   'commit-views': commitViews,
+  'discard-dead': discardDead,
   'ensure-group': ensureGroup,
   fire,
+  'find-dead': findDead,
   'open-reader': openReader,
+  overview,
   promote,
+  'read-dead': readDead,
   'read-views': readViews,
+  'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,
   sample,
@@ -83,6 +100,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'stop-reader': stopReader,
   takeover,
   'trim-commands': trimCommands,
+  'trim-dead': trimDead,
   'trim-events': trimEvents,
 }
 

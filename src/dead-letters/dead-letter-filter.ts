@@ -1,0 +1,62 @@
+/** Which dead letters are meant: by stream, type, error and time of death. */
+import { createHash } from 'node:crypto'
+import { MillraceError } from '../contracts/errors.ts'
+import { nearest } from '../contracts/names.ts'
+import type { Catalogue } from '../policies/catalogue.ts'
+import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
+import type { DeadLetterSummary } from './dead-letter.ts'
+import { isFingerprint } from './error-fingerprint.ts'
+
+/** What is left out does not matter; nothing at all means every dead letter. */
+export interface DeadLetterFilter {
+  readonly stream?: string | undefined
+  /** Command type, exactly. */
+  readonly type?: string | undefined
+  /** A fingerprint, or a part of the last error as written. */
+  readonly error?: string | undefined
+  /** Dead at or after this, ms since 1970 by Redis's clock. */
+  readonly fromMs?: number | undefined
+  /** Dead before this, ms since 1970 by Redis's clock. */
+  readonly toMs?: number | undefined
+}
+
+/**
+ * The partitions that the filter leaves, in a fixed order.
+ *
+ * @throws MillraceError `not-found` for a stream that nobody declared
+ */
+export function placesOf(catalogue: Catalogue, { stream }: DeadLetterFilter): PartitionKeys[] {
+  const names = stream === undefined ? [...catalogue.streams.keys()].sort() : [stream]
+  return names.flatMap((name) => {
+    const definition = catalogue.streams.get(name)
+    if (definition === undefined) throw unknownStream(name, catalogue)
+    return Array.from({ length: definition.partitions }, (_, partition) => partitionKeys(name, partition))
+  })
+}
+
+function unknownStream(name: string, { streams }: Catalogue): MillraceError {
+  const near = nearest(name.slice(0, 80), streams.keys())
+  const hint = near === undefined ? '' : ` Did you mean "${near}"?`
+  return new MillraceError('not-found', `There is no stream "${name.slice(0, 80)}".${hint}`)
+}
+
+/** First and last entry id, both included, as XRANGE takes them. An entry id begins with the time of death. */
+export function rangeOf({ fromMs, toMs }: DeadLetterFilter): { readonly from: string; readonly to: string } {
+  const from = fromMs === undefined ? '-' : String(Math.max(0, Math.floor(fromMs)))
+  if (toMs === undefined) return { from, to: '+' }
+  return { from, to: toMs <= 0 ? '0-0' : String(Math.ceil(toMs) - 1) }
+}
+
+/** What the entry id can't tell: type and error. */
+export function matches(filter: DeadLetterFilter, letter: DeadLetterSummary): boolean {
+  const { type, error } = filter
+  if (type !== undefined && letter.type !== type) return false
+  if (error === undefined) return true
+  return isFingerprint(error) ? letter.fingerprint === error : letter.error.includes(error)
+}
+
+/** Equal for equal filters; a cursor carries it. */
+export function digestOf({ stream, type, error, fromMs, toMs }: DeadLetterFilter): string {
+  const text = JSON.stringify([stream ?? null, type ?? null, error ?? null, fromMs ?? null, toMs ?? null])
+  return createHash('sha256').update(text).digest('base64url').slice(0, 12)
+}
