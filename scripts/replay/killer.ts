@@ -63,12 +63,13 @@ export class Killer {
     const busy = stack.workers.filter((worker) => heldBy(worker, pending) > 0)
     const victim = busy[Math.floor(Math.random() * busy.length)]
     if (victim === undefined) return false
-    const left = await this.#freeze(victim)
-    if (left === 0) {
+    if ((await this.#freeze(victim)) === 0) {
       victim.child.kill('SIGCONT')
       return false
     }
     await stack.kill(victim)
+    // A read that was waiting may have been served meanwhile, so this is more than what the freezing showed.
+    const left = heldBy(victim, await stack.probe.pending())
     this.kills += 1
     this.orphaned += left
     onKill(victim, left)
