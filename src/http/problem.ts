@@ -13,7 +13,33 @@ interface ProblemKind {
   readonly meaning: string
 }
 
-const KINDS = {
+export type ProblemName =
+  | 'malformed-request'
+  | 'projection-not-over-stream'
+  | 'not-found'
+  | 'unknown-command-type'
+  | 'unknown-projection'
+  | 'status-expired'
+  | 'method-not-allowed'
+  | 'cancel-too-late'
+  | 'dead-letter-conflict'
+  | 'schedule-conflict'
+  | 'body-too-large'
+  | 'unsupported-media-type'
+  | 'invalid-command'
+  | 'idempotency-key-reused'
+  | 'nothing-accepted'
+  | 'view-not-there-yet'
+  | 'command-failed'
+  | 'command-lost'
+  | 'internal-error'
+  | 'temporary-reduced-capacity'
+  | 'outcome-unknown'
+  | 'idempotency-keys-full'
+  | 'projection-stopped'
+
+/** Every problem by name, for the pages about them. */
+export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
   'malformed-request': {
     status: 400,
     title: 'The request could not be read',
@@ -144,12 +170,7 @@ const KINDS = {
     meaning:
       'A fold failed and its projection waits for a person, so the view will not pass the command that was asked for.',
   },
-} as const satisfies Record<string, ProblemKind>
-
-export type ProblemName = keyof typeof KINDS
-
-/** Every problem by name, for the pages about them. */
-export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = KINDS
+}
 
 const PROBLEM_OF = {
   'config.invalid': 'internal-error',
@@ -203,7 +224,7 @@ export function problemOf(error: unknown): ProblemName {
 }
 
 export function statusOf(name: ProblemName): number {
-  return KINDS[name].status
+  return PROBLEM_KINDS[name].status
 }
 
 export interface Problem {
@@ -222,7 +243,7 @@ export function describeProblem(
   detail: string,
   issues: readonly PayloadIssue[] = [],
 ): Problem {
-  const { status, title, meaning } = KINDS[name]
+  const { status, title, meaning } = PROBLEM_KINDS[name]
   return {
     type: problemType(name),
     title,
