@@ -17,6 +17,7 @@ import { MillraceError } from '../contracts/errors.ts'
 import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { TelemetryListener } from '../contracts/telemetry.ts'
+import { prepareSchedules } from '../cron/prepared-schedule.ts'
 import { buildCatalogue, type Definition } from '../policies/catalogue.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
@@ -215,8 +216,13 @@ export class MillraceHost implements Millrace {
 
   async #definitions(): Promise<Discovery> {
     const { definitions, settings } = this.#options
-    if (definitions !== undefined) return { catalogue: buildCatalogue(definitions), files: [] }
-    return discover(settings.workersFolder)
+    const discovery =
+      definitions === undefined
+        ? await discover(settings.workersFolder)
+        : { catalogue: buildCatalogue(definitions), files: [] }
+    // A payload that its command refuses is told by every role, not only by the one that fires.
+    await prepareSchedules(discovery.catalogue)
+    return discovery
   }
 
   async #ownRedis(): Promise<string> {
