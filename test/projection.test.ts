@@ -461,6 +461,23 @@ test('a view that outgrows its bound, or can not be packed, stops the projection
   expect((await world.stored(grown))[0]?.get('all')).toEqual({ text: 'x'.repeat(900) })
 })
 
+test('a projection that starts behind another does not wait for the blocked reading of the other', async () => {
+  const early = balances({ name: 'early' })
+  const late = balances({ name: 'late' })
+  const world = await World.create(redis, { projections: [early] })
+  const expected = await logChanges(world, 3000, 30)
+  const set = world.set()
+  await set.start()
+  await world.caughtUp(early)
+  await set.stop()
+  await using both = world.set({}, undefined, { projections: [early, late] })
+  const startedMs = performance.now()
+  await both.start()
+  await world.caughtUp(late)
+  expect(performance.now() - startedMs).toBeLessThan(redis.links.options.blockMs - 50)
+  expect(sorted((await judge(world, late)).totals)).toEqual(sorted(expected))
+})
+
 test('trimming waits for every reader; a new one after it starts at the floor and says so', async () => {
   const early = balances({ name: 'early' })
   const late = balances({ name: 'late' })

@@ -40,7 +40,7 @@ export interface ProjectorOptions {
   /** msgpack bytes of the views of a fold batch, by what views had so far. */
   readonly batchBytesMax: number
   readonly viewBytesMax: number
-  /** Views kept in memory, and their msgpack bytes; shared out among the projectors of a set. */
+  /** Views kept in memory, and their msgpack bytes (as objects they take several times that); shared out in a set. */
   readonly hotViewsMax: number
   readonly hotBytesMax: number
   /** Events wait and nobody commits for this long: a projector that stood by takes over. */
@@ -55,7 +55,7 @@ export const PROJECTOR_DEFAULTS: ProjectorOptions = {
   batchBytesMax: 8 * 1024 * 1024,
   viewBytesMax: 4 * 1024 * 1024,
   hotViewsMax: 100_000,
-  hotBytesMax: 64 * 1024 * 1024,
+  hotBytesMax: 32 * 1024 * 1024,
   takeoverMs: 1000,
   stopPauseMinMs: 1000,
   stopPauseMaxMs: 60_000,

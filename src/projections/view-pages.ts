@@ -73,6 +73,9 @@ export class ViewPages {
     if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX) {
       throw new MillraceError('command.malformed', `"limit" must be a whole number from 1 to ${LIMIT_MAX}.`)
     }
+    if (Buffer.byteLength(prefix) > VIEW_KEY_BYTES_MAX) {
+      throw new MillraceError('command.malformed', `"prefix" has at most ${VIEW_KEY_BYTES_MAX} bytes.`)
+    }
     const list = { reader: readerName(projection), prefix, direction }
     const cursor = options.cursor === undefined ? undefined : readCursor(options.cursor, list)
     const places = Array.from({ length: partitions }, (_, partition) =>

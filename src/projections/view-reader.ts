@@ -30,6 +30,7 @@ import { ViewWait } from './view-wait.ts'
 export interface ViewReaderOptions {
   /** Views kept in this process; 0 turns the cache off. */
   readonly cachedViewsMax: number
+  /** msgpack bytes; as objects they take several times that. */
   readonly cachedBytesMax: number
   /** How long a read with `after` waits unless it says otherwise, and at most. */
   readonly waitDefaultMs: number
@@ -40,7 +41,7 @@ export interface ViewReaderOptions {
 
 const VIEW_READER_DEFAULTS: ViewReaderOptions = {
   cachedViewsMax: 50_000,
-  cachedBytesMax: 64 * 1024 * 1024,
+  cachedBytesMax: 32 * 1024 * 1024,
   waitDefaultMs: 10_000,
   waitMaxMs: 30_000,
   trustMs: 2000,

@@ -80,6 +80,7 @@ export class EventLog implements Disposable {
     this.#ring.length = 0
     this.#newest = undefined
   }
+  /** Where the tail is read from; everything up to here was read, or skipped by who asked. */
   #newest: string | undefined
   #tail: Tail | undefined
   #entryCount = ENTRIES_FIRST
@@ -87,6 +88,8 @@ export class EventLog implements Disposable {
 
   constructor(options: EventLogOptions) {
     this.#options = options
+    // Every partition listens on the shared connection; more than ten is no leak.
+    options.command.client.setMaxListeners(0)
     for (const link of [options.reader, options.command]) link.client.on('close', this.#onClose)
   }
 
@@ -112,12 +115,11 @@ export class EventLog implements Disposable {
       const known = this.#known(after)
       if (known !== undefined) return known
       const newest = this.#newest ?? after
-      if (compareEntryIds(after, newest) < 0) {
-        const chunk = await this.#readEarlier(after)
-        if (chunk !== undefined) return { chunk, from: 0 }
-      }
+      const lags = compareEntryIds(after, newest) < 0
+      const chunk = lags ? await this.#readEarlier(after) : undefined
+      if (chunk !== undefined) return { chunk, from: 0 }
       if (this.#tail === undefined && waited) return undefined
-      await (this.#tail ?? this.#startTail(newest)).done
+      await (this.#tail ?? this.#startTail(lags ? newest : after)).done
     }
   }
 
@@ -135,6 +137,7 @@ export class EventLog implements Disposable {
   }
 
   #startTail(after: string): Tail {
+    this.#newest = after
     const done = this.#readTail(after).finally(() => {
       this.#tail = undefined
     })
@@ -148,10 +151,7 @@ export class EventLog implements Disposable {
     const reply = await reader.use('new events', (client) =>
       client.xreadBuffer('COUNT', this.#entryCount, 'BLOCK', blockMs, 'STREAMS', keys.events, after),
     )
-    if (isNothing(reply)) {
-      this.#newest ??= after
-      return
-    }
+    if (isNothing(reply)) return
     const chunk = this.#keep(after, replyArray(replyArray(replyArray(reply)[0])[1]))
     if (chunk !== undefined) this.#newest = chunk.last
   }
