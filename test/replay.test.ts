@@ -7,6 +7,8 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ReplayResult } from '../scripts/replay/replay.ts'
+import { commandLine } from '../scripts/replay/stack.ts'
+import { startMillrace } from '../src/index.ts'
 import { until } from './support/until.ts'
 
 setDefaultTimeout(120_000)
@@ -94,10 +96,12 @@ describe('20 000 records', () => {
 
 /** Every process that works in this data folder, its redis-server included. */
 function stackProcesses(place: string): number[] {
-  const found = Bun.spawnSync(['ps', '-axww', '-o', 'pid=,command=']).stdout.toString()
-  return found.split('\n').flatMap((line) => {
-    const ours = line.includes(`--data-dir ${place}`) || line.includes(`${place}/redis/`)
-    return ours ? [Number(line.trim().split(' ', 1)[0])] : []
+  const pids = existsSync('/proc/self')
+    ? readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+    : Bun.spawnSync(['ps', '-axo', 'pid=']).stdout.toString().trim().split(/\s+/)
+  return pids.map(Number).filter((pid) => {
+    const command = commandLine(pid)
+    return command.includes(`--data-dir ${place}`) || command.includes(`${place}/redis/`)
   })
 }
 
@@ -126,6 +130,28 @@ describe('a mistake is one sentence and an exit code', () => {
     expect(run.code).toBe(78)
     expect(run.err).toContain('There is no program')
   })
+})
+
+test('an API that runs already is replayed into, once', async () => {
+  await using millrace = await startMillrace({
+    dataFolder: join(folder, 'target'),
+    workersFolder: join(ROOT, 'workers/flights'),
+    port: 0,
+    adminPort: 0,
+  })
+  const args = ['--limit', '3000', '--verify', '--json', '-', '--target', millrace.urls.public ?? '']
+  const first = await replay(args)
+  expect(resultOf(first)).toMatchObject({
+    equal: true,
+    accepted: 3000,
+    viewsDifferent: 0,
+    lost: null,
+    workers: null,
+  })
+  expect(first.code).toBe(0)
+  const second = await replay(args)
+  expect(second.code).toBe(2)
+  expect(second.err).toContain('3,000 flights already')
 })
 
 test('Ctrl-C ends everything that was started', async () => {
