@@ -163,9 +163,30 @@ test('a second signal ends the process at once, and its server by itself', async
   await until('the first signal to be heard', () => running.lines.includes('once more to end now'))
   await Bun.sleep(400)
   expect(await running.stop('SIGINT')).toBe(130)
+  const next = project.start()
+  await next.untilReady()
+  expect(await next.stop('SIGHUP')).toBe(0)
   await until('the server to end', () => serversOf(project.folder).length === 0)
   const log = await readFile(join(project.dataFolder, 'redis/redis.log'), 'utf8')
   expect(log).toContain('Received SIGTERM scheduling shutdown')
+})
+
+test('a fault outside of any handler ends the process with code 1, and its server too', async () => {
+  await using project = await makeProject({
+    ...SLOW_APP,
+    'workers/fault.ts': `setTimeout(() => Promise.reject(new Error('a fault of the application')), 500)`,
+  })
+  const running = project.start()
+  expect(await running.ended()).toBe(1)
+  expect(running.lines).toContain('a fault of the application')
+  await until('the server to end', () => serversOf(project.folder).length === 0)
+})
+
+test('a signal while starting ends the start in good order', async () => {
+  await using project = await makeProject()
+  const starting = project.start([], { REDIS_URL: 'redis://127.0.0.1:1' })
+  await until('the start to wait for Redis', () => starting.log.includes('connection lost'))
+  expect(await starting.stop()).toBe(0)
 })
 
 test('a port in use is told, and nothing is left of the start', async () => {

@@ -1,7 +1,6 @@
 /** `millrace start [role]`: runs a role until it is told to stop, and says in plain lines what runs where. */
 import { type Command, Option } from 'commander'
 import { type GivenSettings, SETTING_NAMES, SETTINGS } from '../config/settings.ts'
-import { errorCode } from '../contracts/errors.ts'
 import { MillraceHost, type MillraceSummary, settingsFrom } from '../host/millrace.ts'
 import { openProcessLogger } from '../host/process-logger.ts'
 import { checkRole, ROLES } from '../host/roles.ts'
@@ -48,9 +47,11 @@ async function start(roleName: string, flags: GivenSettings): Promise<number> {
   const logger = openProcessLogger(settings.logLevel, role)
   const host = new MillraceHost({ role, settings, definitions: undefined, logger, onTelemetry: undefined })
   const told = Promise.withResolvers<void>()
+  let isTold = false
   listenForStop(process, SYSTEM_CLOCK, {
     onStop: (signal) => {
       say(`${signal}: stopping, at most ${settings.drainLimitMs / 1000} s; once more to end now`)
+      isTold = true
       told.resolve()
       void host.stop()
     },
@@ -59,10 +60,12 @@ async function start(roleName: string, flags: GivenSettings): Promise<number> {
       process.exit(exitCode)
     },
   })
+  // Also when a fault in a handler's own loop ends the process: the server must not outlive what looks after it.
+  process.on('exit', () => host.abandon())
   try {
     await host.start()
   } catch (error) {
-    if (errorCode(error) === 'service.stopped') return EXIT.ok
+    if (isTold) return EXIT.ok
     throw error
   }
   for (const line of startLines(host.summary)) say(line)

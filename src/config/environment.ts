@@ -26,13 +26,13 @@ export const VARIABLES = [
 
 export type Variable = (typeof VARIABLES)[number]
 
-/** Where operator commands find the admin listener. */
-const ADMIN_URL = 'MILLRACE_ADMIN_URL'
+/** Where operator commands find the listeners of a process that runs elsewhere. */
+const PROCESS_URLS = ['MILLRACE_URL', 'MILLRACE_ADMIN_URL'] as const
 
 /** Variables whose value may stand in the file that `<name>_FILE` names. */
 const SECRETS: readonly Variable[] = ['REDIS_URL']
 
-const KNOWN: readonly string[] = [...VARIABLES, ADMIN_URL, ...SECRETS.map((name) => `${name}_FILE`)]
+const KNOWN: readonly string[] = [...VARIABLES, ...PROCESS_URLS, ...SECRETS.map((name) => `${name}_FILE`)]
 
 /** The known variables that are set; an empty one counts as not set. */
 export type Environment = ReadonlyMap<Variable, string>
@@ -53,10 +53,13 @@ export function readEnvironment(raw: RawEnvironment = process.env): Environment 
   return found
 }
 
-/** `MILLRACE_ADMIN_URL`, for commands that talk to a running process. */
-export function readAdminUrl(raw: RawEnvironment = process.env): string | undefined {
-  const value = raw[ADMIN_URL]
-  return value === '' ? undefined : value
+/** `MILLRACE_URL` and `MILLRACE_ADMIN_URL`, for commands that talk to a running process. */
+export function readProcessUrls(raw: RawEnvironment = process.env): {
+  readonly publicUrl: string | undefined
+  readonly adminUrl: string | undefined
+} {
+  const [publicUrl, adminUrl] = PROCESS_URLS.map((name) => (raw[name] === '' ? undefined : raw[name]))
+  return { publicUrl, adminUrl }
 }
 
 /** What a child process needs to find its libraries and write its times; nothing of ours, no secret. */

@@ -1,9 +1,10 @@
 /**
- * The admin listener of a process and the metrics behind it. It is there before the role's services and after them, so that
+ * The admin listener of a process, with the metrics and the dead letters behind it. It is there before the role's services and after them, so that
  * a start can be watched and a drain too.
  */
 import type { HealthSource } from '../contracts/health.ts'
 import { Schedules } from '../cron/schedules.ts'
+import { DeadLetters } from '../dead-letters/dead-letters.ts'
 import { createAdminApp } from '../http/admin-app.ts'
 import { Metrics } from '../http/metrics.ts'
 import { HttpServer } from '../http/server.ts'
@@ -22,6 +23,7 @@ const STOP_LIMIT_MS = 1000
 
 export class AdminListener extends Service {
   readonly metrics: Metrics
+  readonly #deadLetters: DeadLetters
   readonly #server: HttpServer
 
   constructor(ground: RoleGround, health: ProcessHealth) {
@@ -30,8 +32,9 @@ export class AdminListener extends Service {
     const streams = () => readOverviews(command, catalogue.streams)
     this.metrics = new Metrics({ catalogue, telemetry, streams })
     const schedules = new Schedules({ command, catalogue, ids, clock })
-    const { metrics } = this
-    const { app } = createAdminApp({ command, catalogue, schedules, metrics, telemetry, ...health })
+    this.#deadLetters = new DeadLetters({ command, catalogue, ids, clock, telemetry })
+    const sources = { schedules, deadLetters: this.#deadLetters, metrics: this.metrics }
+    const { app } = createAdminApp({ command, catalogue, ...sources, telemetry, ...health })
     const { adminHost: host, adminPort: port } = settings
     this.#server = new HttpServer({
       ...{ name: this.name, app, host, port, clock, telemetry },
@@ -44,11 +47,13 @@ export class AdminListener extends Service {
   }
 
   protected override async onStart(): Promise<void> {
+    await this.#deadLetters.start()
     await this.#server.start()
   }
 
   protected override async onStop(): Promise<void> {
     await this.#server.stop()
+    await this.#deadLetters.stop()
     this.metrics.close()
   }
 }

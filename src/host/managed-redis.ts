@@ -157,13 +157,19 @@ export class ManagedRedis extends Service implements HealthSource {
 
   async #own(folder: ServerFolder): Promise<void> {
     const orphan = findServerProcess(folder)
-    if (orphan === undefined) await this.#launch(folder)
-    else await this.#adopt(folder, orphan)
+    if (orphan !== undefined && (await this.#adopt(folder, orphan))) return
+    await this.#launch(folder)
   }
 
-  async #adopt(folder: ServerFolder, pid: number): Promise<void> {
+  /** False when it was about to end, and has. */
+  async #adopt(folder: ServerFolder, pid: number): Promise<boolean> {
     const address = readAddress(folder) ?? chooseAddress(folder)
-    await this.#untilReady(folder, address, pid, ADOPT_LIMIT_MS)
+    try {
+      await this.#untilReady(folder, address, pid, ADOPT_LIMIT_MS)
+    } catch (error) {
+      if (isServerRunning(folder, pid) || this.stopSignal.aborted) throw error
+      return false
+    }
     await this.#ask(address, async (link) => {
       const info = await readServerInfo(link)
       if (info.configFile !== folder.configFile) throw foreign(folder, address)
@@ -173,6 +179,7 @@ export class ManagedRedis extends Service implements HealthSource {
     this.#pid = pid
     this.#launchedAtMs = this.#options.clock.monotonicMs()
     this.#options.logger.info({ pid }, 'adopted the redis-server that an earlier owner left running')
+    return true
   }
 
   /** Launches on the address that clients already use, if there is one. */
