@@ -7,7 +7,7 @@
  *      └── every 5 s, and when a fire is stale ◀──┘
  *
  * Registering again shows that this definition has a living scheduler, and learns what others did: a pause, a resume,
- * another definition. A definition that was replaced stops firing here with an alarm, and comes back when the schedulers of
+ * another definition; a paused schedule is looked at every second. A definition that was replaced stops firing here with an alarm, and comes back when the schedulers of
  * its successor have gone. Between ticks the process sleeps; each one adds a few ms of its own, so that a fleet does not
  * ask Redis in the same instant.
  */
@@ -37,13 +37,15 @@ export interface CronSchedulerParts {
 }
 
 const REGISTER_MS = 5000
+/** How soon a resume is noticed: while paused, a schedule is looked at this often. */
+const PAUSED_LOOK_MS = 1000
 /** Each process adds up to this much to each tick. */
 const SPREAD_MS = 20
 /** Ticks of one schedule in one round: a long catch-up must not hold up the others. */
 const FIRES_PER_ROUND_MAX = 100
 /** Schedules registered or fired at once. */
 const CONCURRENCY_MAX = 32
-const RETRY_MAX_MS = 5000
+const RETRY_MAX_MS = 1000
 const UNHEARD_MS_MAX = 15_000
 /** The script's own tolerance for a clock that went back. */
 const CLOCK_TOLERANCE_MS = 1000
@@ -106,6 +108,8 @@ export class CronScheduler extends Service implements HealthSource {
     this.#slots = prepared.map(newSlot)
     if (prepared.length === 0) return
     await this.#registerAll()
+    const [first, ...others] = this.#slots
+    if (first?.epoch === '' && others.every(({ epoch }) => epoch === '')) await this.#register(first)
     await this.#rounds.start()
   }
 
@@ -139,11 +143,10 @@ export class CronScheduler extends Service implements HealthSource {
       await work()
       slot.failures = 0
     } catch (error) {
-      if (this.state === 'starting') throw error
       slot.failures += 1
       const backoffMs =
         Math.min(RETRY_MAX_MS, 50 * 2 ** Math.min(slot.failures, 10)) * (0.5 + clock.random() / 2)
-      slot.actAtMs = this.#time.at(clock.monotonicMs()) + backoffMs
+      slot.actAtMs = this.#after(backoffMs)
       const service = `schedule ${slot.schedule.name}`
       telemetry.emit('service.failed', { service, error: describeError(error) })
     }
@@ -189,12 +192,24 @@ export class CronScheduler extends Service implements HealthSource {
     const run = slot.plan?.run ?? []
     while ((run[slot.planAt] ?? Number.POSITIVE_INFINITY) <= watermarkMs) slot.planAt += 1
     if (slot.planAt >= run.length) slot.plan = undefined
-    const tickMs = isIdle(slot) ? undefined : nextTick(slot.schedule.definition.timetable, watermarkMs)
     const spreadMs = this.#parts.clock.random() * SPREAD_MS
-    slot.actAtMs = tickMs === undefined ? Number.POSITIVE_INFINITY : tickMs + spreadMs
+    slot.actAtMs = this.#nextActMs(slot) + spreadMs
+  }
+
+  #nextActMs(slot: Slot): number {
+    if (slot.superseded) return Number.POSITIVE_INFINITY
+    if (slot.paused) return this.#after(PAUSED_LOOK_MS)
+    return nextTick(slot.schedule.definition.timetable, slot.watermarkMs) ?? Number.POSITIVE_INFINITY
+  }
+
+  /** Server time in so many ms; never, as long as it is not known. */
+  #after(ms: number): number {
+    const nowMs = this.#time.at(this.#parts.clock.monotonicMs())
+    return Number.isNaN(nowMs) ? Number.POSITIVE_INFINITY : nowMs + ms
   }
 
   async #act(slot: Slot): Promise<void> {
+    if (slot.paused || slot.epoch === '') return await this.#register(slot)
     for (let fires = 0; fires < FIRES_PER_ROUND_MAX && !this.stopSignal.aborted; fires++) {
       const plan = this.#plan(slot)
       if (plan === undefined) return this.#moveTo(slot, slot.watermarkMs)
@@ -204,7 +219,7 @@ export class CronScheduler extends Service implements HealthSource {
 
   #plan(slot: Slot): TickPlan | undefined {
     if (slot.plan !== undefined) return slot.plan
-    if (isIdle(slot)) return undefined
+    if (slot.superseded) return undefined
     slot.plan = planTicks(
       slot.schedule.definition,
       slot.watermarkMs,
@@ -299,10 +314,6 @@ function newSlot(schedule: PreparedSchedule): Slot {
     actAtMs: Number.POSITIVE_INFINITY,
     failures: 0,
   }
-}
-
-function isIdle(slot: Slot): boolean {
-  return slot.paused || slot.superseded
 }
 
 async function inGroups(slots: readonly Slot[], work: (slot: Slot) => Promise<void>): Promise<void> {
