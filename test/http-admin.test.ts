@@ -6,6 +6,7 @@ import { defineCommand } from '../src/contracts/command.ts'
 import { defineSchedule } from '../src/contracts/schedule.ts'
 import { defineStream } from '../src/contracts/stream.ts'
 import { Schedules } from '../src/cron/schedules.ts'
+import { DeadLetters } from '../src/dead-letters/dead-letters.ts'
 import { createAdminApp } from '../src/http/admin-app.ts'
 import { Metrics } from '../src/http/metrics.ts'
 import { HttpServer } from '../src/http/server.ts'
@@ -53,6 +54,7 @@ beforeAll(async () => {
   const { app } = createAdminApp({
     ...{ command, catalogue, metrics, telemetry },
     schedules: new Schedules({ command, catalogue, ids, clock }),
+    deadLetters: new DeadLetters({ command, catalogue, ids, clock, telemetry }),
     health: () => [{ name: 'part', health: () => ({ ready, detail: ready ? 'fine' : 'stuck' }) }],
     started: () => true,
     draining: () => false,

@@ -1,6 +1,6 @@
 /**
- * The admin listener of a process, with the metrics and the dead letters behind it. It is there before the role's services and after them, so that
- * a start can be watched and a drain too.
+ * The admin listener of a process, with the metrics and the dead letters behind it. It is there before the role's services
+ * and after them, so that a start can be watched and a drain too.
  */
 import type { HealthSource } from '../contracts/health.ts'
 import { Schedules } from '../cron/schedules.ts'

@@ -5,10 +5,13 @@
 import type { Hono } from 'hono'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import type { DeadLetters } from '../dead-letters/dead-letters.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
+import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
+import { addDeadLetterRoutes } from './dead-letter-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import type { HttpEnv } from './http-env.ts'
 import type { Metrics } from './metrics.ts'
@@ -19,6 +22,7 @@ export interface AdminAppParts {
   readonly command: RedisLink
   readonly catalogue: Catalogue
   readonly schedules: ScheduleSource
+  readonly deadLetters: DeadLetters
   readonly metrics: Metrics
   readonly telemetry: Telemetry
   /** What `/readyz` asks; asked at each request. */
@@ -33,12 +37,14 @@ export interface AdminApp {
 }
 
 export function createAdminApp(parts: AdminAppParts): AdminApp {
-  const { command, catalogue, schedules, metrics, telemetry, health, started, draining } = parts
+  const { command, catalogue, schedules, deadLetters, metrics, telemetry, health, started, draining } = parts
   const frame = openApp(telemetry)
   const { app, answers } = frame
+  const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
   addScheduleRoutes(app, { schedules, answers })
+  addDeadLetterRoutes(app, { deadLetters, bodies, answers })
   app.get(
     '/metrics',
     answers.on('metrics', async (c) => {
@@ -46,7 +52,7 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
       return new Response(text, { headers: { 'content-type': contentType, 'cache-control': 'no-store' } })
     }),
   )
-  metrics.watchListener({ listener: 'admin', answers })
+  metrics.watchListener({ listener: 'admin', answers, bodies })
   closeApp(frame)
   return { app, answers }
 }

@@ -14,9 +14,15 @@ export function parseDelivery(delayMs: unknown, deliverAt: unknown): Delivery | 
     if (typeof delayMs === 'number' && Number.isInteger(delayMs) && delayMs >= 0) return { delayMs }
     throw refused('"delayMs" must be a whole number of milliseconds, 0 or more.')
   }
-  const atMs = typeof deliverAt === 'string' && RFC_3339.test(deliverAt) ? Date.parse(deliverAt) : Number.NaN
-  if (Number.isFinite(atMs) && atMs >= 0) return { atMs }
+  const atMs = timeOf(deliverAt)
+  if (atMs !== undefined) return { atMs }
   throw refused('"deliverAt" must be a time such as "2030-01-31T08:00:00Z" (RFC 3339).')
+}
+
+/** An RFC 3339 time as ms since 1970; undefined for anything else. */
+export function timeOf(text: unknown): number | undefined {
+  const atMs = typeof text === 'string' && RFC_3339.test(text) ? Date.parse(text) : Number.NaN
+  return Number.isFinite(atMs) && atMs >= 0 ? atMs : undefined
 }
 
 /**

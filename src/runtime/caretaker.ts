@@ -1,10 +1,11 @@
 /**
- * Trims what everybody has behind them and drops records past their retention. Every worker does it; the scripts compute the
- * safe point themselves, so it does not matter who comes first.
+ * Trims what everybody has behind them and drops dead letters and records past their retention. Every worker does it; the
+ * scripts compute the safe point themselves, so it does not matter who comes first.
  */
 import type { StreamDefinition } from '../contracts/stream.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
+import { trimDead } from '../redis/dead-letter-stream.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { sweepRecords, trimCommands, trimEvents } from '../redis/partition-care.ts'
 import type { Clock } from './clock.ts'
@@ -23,6 +24,8 @@ const ROUNDS_MAX = 50
 /** Events and records change slowly: every so many rounds. */
 const SLOW_ROUND = 10
 const SWEEP_COUNT_MAX = 2000
+/** The script reads what it deletes, payloads included. */
+const DEAD_COUNT_MAX = 200
 const PENDING_ALARM_AFTER_MS = 600_000
 
 export class Caretaker extends PeriodicService {
@@ -60,13 +63,24 @@ export class Caretaker extends PeriodicService {
       this.#report('events', events)
       if (events === 0) break
     }
+    await this.#trimDead()
     for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
       const swept = await sweepRecords(link, keys, stream.retention.resultsMs, SWEEP_COUNT_MAX)
       if (swept < SWEEP_COUNT_MAX) return
     }
   }
 
-  #report(log: 'commands' | 'ready' | 'events', count: number): void {
+  /** Before the records: those of trimmed dead letters go in the same round. */
+  async #trimDead(): Promise<void> {
+    const { link, keys, stream } = this.#options
+    for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
+      const dead = await trimDead(link, keys, stream.retention.deadLettersMs, DEAD_COUNT_MAX)
+      this.#report('dead', dead)
+      if (dead < DEAD_COUNT_MAX) return
+    }
+  }
+
+  #report(log: 'commands' | 'ready' | 'events' | 'dead', count: number): void {
     const { keys, telemetry } = this.#options
     if (count === 0) return
     telemetry.emit('stream.trimmed', { stream: keys.stream, partition: keys.partition, log, count })

@@ -51,12 +51,21 @@ export function toCrashed(run: CommandRun, level: number): Decided {
   return failed(run, 'dead', `It was running when its worker died, ${level} times.`, 0)
 }
 
+/** A redriven command may be older than any result that is kept; its record tells that it is done, and was dead before. */
 function doneRecord(run: CommandRun, result: unknown): Buffer | '' {
-  if (result === undefined) return run.ref.token.startsWith('x') ? DONE_RECORD : ''
-  const packed = packPayload({ result, attempts: run.attempt })
+  const history = { attempts: run.attempt, ...redrivesOf(run.trail) }
+  if (result === undefined) {
+    if (run.trail.redrives > 0) return Buffer.concat([DONE_RECORD, packPayload(history)])
+    return run.ref.token.startsWith('x') ? DONE_RECORD : ''
+  }
+  const packed = packPayload({ result, ...history })
   const fits = packed.length <= RESULT_BYTES_MAX
-  const body = fits ? packed : packPayload({ attempts: run.attempt, resultDroppedBytes: packed.length })
+  const body = fits ? packed : packPayload({ ...history, resultDroppedBytes: packed.length })
   return Buffer.concat([DONE_RECORD, body])
+}
+
+function redrivesOf({ redrives }: Trail): { readonly redrives?: number } {
+  return redrives === 0 ? {} : { redrives }
 }
 
 function failed(run: CommandRun, kind: 'retry' | 'dead', error: string, delayMs: number): Decided {
@@ -75,7 +84,8 @@ function move(
   error: string,
   delayMs: number,
 ): Decided {
-  const record = packPayload({ attempts: trail.attempts, error, atMs: run.scope.clock.nowMs() })
+  const { attempts } = trail
+  const record = packPayload({ attempts, error, atMs: run.scope.clock.nowMs(), ...redrivesOf(trail) })
   const blob = encodeEntry({ ...run.entry, trail }, run.entry.payloadBytes)
   return { run, failure: { ref: run.ref, move: kind, delayMs, blob, record } }
 }
