@@ -3,8 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { childEnvironment, readEnvironment } from '../src/config/environment.ts'
-import { isLoopback, resolveSettings } from '../src/config/settings.ts'
+import { isLoopback, resolveSettings, SETTING_NAMES, SETTINGS } from '../src/config/settings.ts'
 import { errorCode } from '../src/contracts/errors.ts'
+import { root } from './source-files.ts'
 import { makeProject, type Project, SMALL_APP, serversOf } from './support/project.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
@@ -321,4 +322,18 @@ describe('settings', () => {
 test('no start that was refused has left a redis-server behind', async () => {
   await mkdir(project.dataFolder, { recursive: true })
   expect(serversOf(project.folder)).toEqual([])
+})
+
+test('every variable and flag is in the documentation, and nothing else', async () => {
+  const text = await Bun.file(join(root, 'docs/running.md')).text()
+  const rows = text.split('\n').filter((line) => line.startsWith('| `'))
+  for (const name of SETTING_NAMES) {
+    const { variable, flag, fallback } = SETTINGS[name]
+    const row = rows.find((line) => line.startsWith(`| \`${variable}\``)) ?? `no row for ${variable}`
+    expect(row).toContain(`\`${flag.split(' ', 1)[0]}\``)
+    if (fallback !== undefined && fallback !== '') expect(row).toContain(`| \`${fallback}\` |`)
+  }
+  const written = new Set(rows.join('\n').match(/MILLRACE_[A-Z_]+/g))
+  const known = Object.fromEntries([...written].map((name) => [name, name.endsWith('_FILE') ? '' : 'x']))
+  expect(() => readEnvironment(known)).not.toThrow()
 })

@@ -1,5 +1,6 @@
 /** The public test kit, used as an application would use it. */
 import { expect, test } from 'bun:test'
+import { join } from 'node:path'
 import {
   defineAggregate,
   defineAggregateHandler,
@@ -15,6 +16,8 @@ import {
 } from 'millrace'
 import { FakeClock, foldEvents, RecordedTelemetry, runAggregateHandler, runHandler } from 'millrace/testing'
 import { z } from 'zod'
+import { root } from './source-files.ts'
+import { makeProject } from './support/project.ts'
 import { rejection } from './support/rejection.ts'
 
 const order = z.object({ sku: z.string(), quantity: z.number().int().default(1) })
@@ -130,4 +133,22 @@ test('telemetry is kept by name, and a test can wait for it', async () => {
   expect((await rejection(telemetry.until('service.stopped', undefined, 20))).message).toStartWith(
     'No service.stopped',
   )
+})
+
+test('the example in the documentation passes beside the application that millrace init writes', async () => {
+  const [text, visits] = await Promise.all(
+    ['docs/testing.md', 'src/cli/templates/visits.ts.txt'].map((path) => Bun.file(join(root, path)).text()),
+  )
+  const example = /```ts\n(.*?)```/s.exec(text ?? '')?.[1] ?? ''
+  await using project = await makeProject({
+    'workers/visits.ts': visits ?? '',
+    'workers/example.test.ts': example,
+  })
+  const child = Bun.spawn([process.execPath, 'test'], {
+    cwd: project.folder,
+    stdout: 'ignore',
+    stderr: 'pipe',
+  })
+  expect(await child.stderr.text()).toContain('1 pass')
+  expect(await child.exited).toBe(0)
 })
