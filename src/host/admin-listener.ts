@@ -4,6 +4,7 @@
  */
 import type { HealthSource } from '../contracts/health.ts'
 import { Schedules } from '../cron/schedules.ts'
+import type { DeadLetters } from '../dead-letters/dead-letters.ts'
 import { DeadLetters } from '../dead-letters/dead-letters.ts'
 import { createAdminApp } from '../http/admin-app.ts'
 import { Metrics } from '../http/metrics.ts'
@@ -26,7 +27,7 @@ export class AdminListener extends Service {
   readonly #deadLetters: DeadLetters
   readonly #server: HttpServer
 
-  constructor(ground: RoleGround, health: ProcessHealth) {
+  constructor(ground: RoleGround, deadLetters: DeadLetters, health: ProcessHealth) {
     super('admin listener')
     const { settings, catalogue, command, ids, clock, telemetry } = ground
     const streams = () => readOverviews(command, catalogue.streams)
