@@ -4,7 +4,6 @@
  */
 import type { HealthSource } from '../contracts/health.ts'
 import { Schedules } from '../cron/schedules.ts'
-import type { DeadLetters } from '../dead-letters/dead-letters.ts'
 import { DeadLetters } from '../dead-letters/dead-letters.ts'
 import { createAdminApp } from '../http/admin-app.ts'
 import { Metrics } from '../http/metrics.ts'
@@ -27,7 +26,7 @@ export class AdminListener extends Service {
   readonly #deadLetters: DeadLetters
   readonly #server: HttpServer
 
-  constructor(ground: RoleGround, deadLetters: DeadLetters, health: ProcessHealth) {
+  constructor(ground: RoleGround, health: ProcessHealth) {
     super('admin listener')
     const { settings, catalogue, command, ids, clock, telemetry } = ground
     const streams = () => readOverviews(command, catalogue.streams)

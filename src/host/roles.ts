@@ -1,7 +1,7 @@
 /**
  * What each role runs, in the order in which it starts; it stops in reverse.
  *
- *   every role   dead letters, admin listener
+ *   every role   admin listener, dead letters
  *   project      projectors
  *   work         consumer
  *   schedule     cron scheduler
@@ -17,7 +17,6 @@ import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { nearest } from '../contracts/names.ts'
 import { CronScheduler } from '../cron/cron-scheduler.ts'
-import { DeadLetters } from '../dead-letters/dead-letters.ts'
 import type { Metrics } from '../http/metrics.ts'
 import { createPublicApp } from '../http/public-app.ts'
 import { HttpServer } from '../http/server.ts'
@@ -88,10 +87,8 @@ class RoleStart {
     this.#started = true
   }
 
-  async admin(): Promise<AdminListener> {
-    const { supervisor, command, catalogue, ids, clock, telemetry } = this.#ground
-    const deadLetters = await this.#run(new DeadLetters({ command, catalogue, ids, clock, telemetry }))
-    return supervisor.run(new AdminListener(this.#ground, deadLetters, this.#health))
+  admin(): Promise<AdminListener> {
+    return this.#ground.supervisor.run(new AdminListener(this.#ground, this.#health))
   }
 
   async projectors(): Promise<void> {
