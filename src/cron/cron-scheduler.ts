@@ -7,9 +7,9 @@
  *      └── every 5 s, and when a fire is stale ◀──┘
  *
  * Registering again shows that this definition has a living scheduler, and learns what others did: a pause, a resume,
- * another definition; a paused schedule is looked at every second. A definition that was replaced stops firing here with an alarm, and comes back when the schedulers of
- * its successor have gone. Between ticks the process sleeps; each one adds a few ms of its own, so that a fleet does not
- * ask Redis in the same instant.
+ * another definition; a paused schedule is looked at every second. A definition that was replaced stops firing here with an
+ * alarm, and comes back when the schedulers of its successor have gone. Between ticks the process sleeps; each one adds a
+ * few ms of its own, so that a fleet does not ask Redis in the same instant.
  */
 import { describeError } from '../contracts/errors.ts'
 import type { HealthReport, HealthSource } from '../contracts/health.ts'
@@ -144,6 +144,8 @@ export class CronScheduler extends Service implements HealthSource {
       slot.failures = 0
     } catch (error) {
       slot.failures += 1
+      // It may be long until the next attempt: what is due then, and what was missed, is to be asked anew.
+      slot.plan = undefined
       const backoffMs =
         Math.min(RETRY_MAX_MS, 50 * 2 ** Math.min(slot.failures, 10)) * (0.5 + clock.random() / 2)
       slot.actAtMs = this.#after(backoffMs)
@@ -202,10 +204,10 @@ export class CronScheduler extends Service implements HealthSource {
     return nextTick(slot.schedule.definition.timetable, slot.watermarkMs) ?? Number.POSITIVE_INFINITY
   }
 
-  /** Server time in so many ms; never, as long as it is not known. */
+  /** Server time in so many ms; at once, when it is not known yet. */
   #after(ms: number): number {
     const nowMs = this.#time.at(this.#parts.clock.monotonicMs())
-    return Number.isNaN(nowMs) ? Number.POSITIVE_INFINITY : nowMs + ms
+    return Number.isNaN(nowMs) ? Number.NEGATIVE_INFINITY : nowMs + ms
   }
 
   async #act(slot: Slot): Promise<void> {

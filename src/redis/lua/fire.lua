@@ -52,6 +52,12 @@ end
 local overlaps = ARGV[6] == '1' and ARGV[5] ~= '' and run and isOpen(run)
 
 if overlaps and not scheduled then return answer('overlap') end
+-- What may fail comes first: a ready stream that takes nothing leaves the tick to be fired again.
+local token, copy
+if ARGV[5] ~= '' and not overlaps then
+  token = 'x' .. string.format('%d', call('INCR', KEYS[4]))
+  copy = call('XADD', KEYS[2], '*', token, ARGV[5])
+end
 if scheduled then
   mark = ARGV[3]
   call('HSET', KEYS[1], 'watermark', mark)
@@ -61,14 +67,12 @@ if overlaps then
   call('HINCRBY', KEYS[1], 'overlapped', 1)
   return answer('overlap')
 end
-if ARGV[5] == '' then return answer('left-out') end
-local token = 'x' .. string.format('%d', call('INCR', KEYS[4]))
-local copy = call('XADD', KEYS[2], '*', token, ARGV[5])
-call('HSET', KEYS[3], token, 'R' .. copy .. ':')
+if not token then return answer('left-out') end
 local kept = { ARGV[8] .. '.' .. token .. '@' .. ARGV[3] }
 for earlier in string.gmatch(runs or '', '%S+') do
   if #kept < RUNS_KEPT then kept[#kept + 1] = earlier end
 end
 call('HSET', KEYS[1], 'run', token, 'runs', table.concat(kept, ' '))
 call('HINCRBY', KEYS[1], 'fired', 1)
+call('HSET', KEYS[3], token, 'R' .. copy .. ':')
 return answer('fired', token)
