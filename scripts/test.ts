@@ -15,7 +15,14 @@ async function runTests(filters: readonly string[]): Promise<Sum> {
   const report = join(folder, 'junit.xml')
   try {
     const child = Bun.spawn(
-      [process.execPath, 'test', '--reporter=junit', `--reporter-outfile=${report}`, ...filters],
+      [
+        process.execPath,
+        'test',
+        '--timeout=30000',
+        '--reporter=junit',
+        `--reporter-outfile=${report}`,
+        ...filters,
+      ],
       {
         cwd: join(import.meta.dir, '..'),
         stdio: ['inherit', 'inherit', 'inherit'],

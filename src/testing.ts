@@ -108,7 +108,7 @@ export async function runAggregateHandler<State = unknown>(
 ): Promise<AggregateRun<State>> {
   const { aggregate, command } = handler
   const evolve = (state: unknown, type: string, payload: unknown): unknown =>
-    aggregate.evolvers.get(type)?.(state, payload) ?? state
+    aggregate.evolvers.get(type)?.evolve(state, payload) ?? state
   let state = given.reduce(
     (before, { event, payload }) => evolve(before, event.type, payload),
     aggregate.initial(),

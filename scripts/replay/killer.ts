@@ -5,6 +5,9 @@
  *                                       ▲                                        │ no
  *                                       └──────────────── SIGCONT ◀──────────────┘
  *
+ * The first kill is sure to come. After it there is one look per period, at a random moment of it: a crash does not wait
+ * for a command to be in a worker's hands, and a killer that did would strike the same few commands again and again.
+ *
  * Frozen for a look, a worker can't settle between the question and the shot: each kill that is counted left entries
  * behind that somebody else has to run again.
  */
@@ -46,14 +49,16 @@ export class Killer {
 
   async #run(): Promise<void> {
     const { everyMs, mayBegin, stack } = this.#options
+    let nextMs = 0
     while (!this.#stop.signal.aborted) {
-      if (!mayBegin() || !(await this.#killOne())) {
+      const due = performance.now() >= nextMs
+      if (!mayBegin() || !due || !(await this.#killOne())) {
+        if (due && this.kills > 0) nextMs = performance.now() + everyMs
         await Bun.sleep(LOOK_AGAIN_MS)
         continue
       }
-      const nextMs = performance.now() + everyMs
+      nextMs = performance.now() + everyMs * (0.75 + Math.random() / 2)
       await stack.startWorker()
-      while (performance.now() < nextMs && !this.#stop.signal.aborted) await Bun.sleep(LOOK_AGAIN_MS)
     }
   }
 

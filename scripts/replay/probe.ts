@@ -76,6 +76,15 @@ export class RedisProbe {
     return counts
   }
 
+  /** Commands that ended as dead letters, over all partitions. */
+  async deadLetters(): Promise<number> {
+    let count = 0
+    for (let partition = 0; partition < (await this.partitions()); partition++) {
+      count += Number(await this.#client.send('XLEN', [`mr:{${STREAM}.${partition}}:d`]))
+    }
+    return count
+  }
+
   /** True when retention has taken events away: they can't be counted any more. */
   async eventsTrimmed(partition: number): Promise<boolean> {
     return Number(await this.#client.send('HEXISTS', [`mr:{${STREAM}.${partition}}:floor`, 'events'])) === 1

@@ -38,6 +38,8 @@ export interface ReplayResult {
   readonly viewsCompared: number | null
   readonly viewsDifferent: number | null
   readonly lost: number | null
+  /** Of the lost. */
+  readonly deadLetters: number | null
   readonly duplicated: number | null
   readonly requestsUnknown: number
   readonly requestsRefused: number
@@ -182,6 +184,7 @@ export class Replay {
       viewsDifferent: comparison?.different ?? null,
       lost: account?.lost ?? null,
       duplicated: account?.duplicated ?? null,
+      deadLetters: seen.deadLetters ?? null,
       requestsUnknown: producer.unknown,
       requestsRefused: producer.refused,
       resumed,
@@ -241,7 +244,12 @@ export class Replay {
   async #examine(
     ledger: Ledger,
     reader: ViewReader,
-  ): Promise<{ comparison?: Comparison; account?: Account; redisVersion: string | null }> {
+  ): Promise<{
+    comparison?: Comparison
+    account?: Account
+    deadLetters?: number
+    redisVersion: string | null
+  }> {
     const stack = this.#stack
     const redisVersion = stack === undefined ? null : (await stack.probe.facts()).version
     if (!this.#options.verify) return { redisVersion }
@@ -249,7 +257,8 @@ export class Replay {
     const comparison = await compareViews(reader, await expectedViews(this.#folder?.plan.rows ?? 0))
     for (const sentence of comparison.differences) tell(sentence)
     if (stack === undefined) return { comparison, redisVersion }
-    return { comparison, account: await balance(ledger, stack.probe), redisVersion }
+    const account = await balance(ledger, stack.probe)
+    return { comparison, account, deadLetters: await stack.probe.deadLetters(), redisVersion }
   }
 
   async #tell(result: ReplayResult): Promise<void> {
@@ -289,6 +298,10 @@ function sentences(result: ReplayResult): string[] {
   if (result.viewsCompared !== null) {
     lines.push(`${number(result.viewsCompared)} views compared, ${result.viewsDifferent} different`)
   }
-  if (result.lost !== null) lines.push(`${result.lost} commands lost, ${result.duplicated} duplicated`)
+  if (result.lost !== null) {
+    lines.push(
+      `${result.lost} commands lost (${result.deadLetters} dead letters), ${result.duplicated} duplicated`,
+    )
+  }
   return [...lines, result.equal ? 'all equal' : 'NOT EQUAL']
 }

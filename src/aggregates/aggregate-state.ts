@@ -28,5 +28,5 @@ export async function rebuildAggregate<State>(
 export function evolve<State>(aggregate: AggregateDefinition<State>, state: State, blob: Buffer): State {
   const { type, payloadBytes } = decodeEntry(blob)
   const evolver = aggregate.evolvers.get(type)
-  return evolver === undefined ? state : evolver(state, unpackPayload(payloadBytes))
+  return evolver === undefined ? state : evolver.evolve(state, unpackPayload(payloadBytes))
 }

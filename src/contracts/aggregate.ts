@@ -37,11 +37,16 @@ export interface AggregateOptions<State> {
   readonly initial: () => State
 }
 
+/** How one event changes the state. Method syntax on purpose: definitions of any state share a registry. */
+export interface Evolver<State = unknown> {
+  evolve(state: State, payload: unknown): State
+}
+
 export interface AggregateDefinition<State = unknown> {
   readonly kind: 'aggregate'
   readonly name: string
   readonly stream: string
-  readonly evolvers: ReadonlyMap<string, (state: State, payload: unknown) => State>
+  readonly evolvers: ReadonlyMap<string, Evolver<State>>
   initial(): State
   /** A new definition in which `event` changes the state. */
   on<Event extends EventDefinition>(
@@ -83,7 +88,7 @@ function build<State>(
       return build(
         options,
         stream,
-        new Map(evolvers).set(event.type, evolve as (s: State, p: unknown) => State),
+        new Map(evolvers).set(event.type, { evolve: evolve as Evolver<State>['evolve'] }),
       )
     },
   } satisfies AggregateDefinition<State>)

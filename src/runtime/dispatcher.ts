@@ -48,7 +48,12 @@ export class Dispatcher {
   constructor(options: DispatcherOptions) {
     this.#options = options
     for (const [key, handler] of options.handlers) this.#gates.set(key, { handler, running: 0 })
-    this.#suspects = new Suspects((desk, handler, runs) => this.#run(desk, handler, runs), this.#stop.signal)
+    this.#suspects = new Suspects(
+      (desk, handler, runs) => this.#run(desk, handler, runs),
+      options.clock,
+      this.#stop.signal,
+      () => this.#pump(),
+    )
   }
 
   /** Takes commands that this process holds; each reaches its partition's settler, or is still held after `drain`. */
@@ -128,7 +133,7 @@ export class Dispatcher {
   }
 
   #pump(): void {
-    let progress = true
+    let progress = !this.#suspects.holding
     while (progress && !this.#stop.signal.aborted) {
       progress = false
       for (const lane of this.#lanes.values()) {

@@ -5,10 +5,12 @@
  *   level 2   alone
  *   level 3   never again: a dead letter (decided before they get here)
  *
- * A group is marked in Redis before it starts. Whoever takes over from a dead worker raises marked commands by one level,
+ * While suspects run, fresh batches of this process wait, for a moment at most: the sooner a suspect is cleared, the less
+ * likely it is to be running when a worker dies of something else. A group is marked in Redis before it starts. Whoever takes over from a dead worker raises marked commands by one level,
  * so a culprit is charged for each crash, and an innocent at most for having stood in its group.
  */
 import type { HandlerDefinition } from '../contracts/handler.ts'
+import type { Clock, Timer } from './clock.ts'
 import type { CommandRun } from './command-run.ts'
 import type { PartitionDesk } from './partition-desk.ts'
 
@@ -24,21 +26,38 @@ export interface Suspect {
 
 export type RunGroup = (desk: PartitionDesk, handler: HandlerDefinition, runs: CommandRun[]) => Promise<void>
 
+/** How long fresh batches wait for suspects at most. */
+const HOLD_MAX_MS = 200
+
 export class Suspects {
   readonly #runGroup: RunGroup
+  readonly #clock: Clock
+  readonly #onRelease: () => void
   readonly #stopSignal: AbortSignal
   #waiting: Suspect[] = []
   #loop: Promise<void> | undefined
+  #hold: Timer | undefined
 
-  constructor(runGroup: RunGroup, stopSignal: AbortSignal) {
+  /** `onRelease` is called when fresh batches may start again. */
+  constructor(runGroup: RunGroup, clock: Clock, stopSignal: AbortSignal, onRelease: () => void) {
     this.#runGroup = runGroup
+    this.#clock = clock
     this.#stopSignal = stopSignal
+    this.#onRelease = onRelease
+  }
+
+  /** True while fresh batches should wait. */
+  get holding(): boolean {
+    return this.#hold !== undefined
   }
 
   add(suspect: Suspect): void {
     this.#waiting.push(suspect)
-    this.#loop ??= this.#work().finally(() => {
+    if (this.#loop !== undefined) return
+    this.#hold = this.#clock.after(HOLD_MAX_MS, () => this.#release())
+    this.#loop = this.#work().finally(() => {
       this.#loop = undefined
+      this.#release()
     })
   }
 
@@ -47,26 +66,36 @@ export class Suspects {
     this.#waiting = []
   }
 
+  #release(): void {
+    this.#hold?.cancel()
+    this.#hold = undefined
+    this.#onRelease()
+  }
+
+  /**
+   * A mark covers the run of the handler and no more: it goes with the next group's mark, or when no suspect is left. A
+   * worker that dies later, for whatever reason, does not charge them again.
+   */
   async #work(): Promise<void> {
     await Promise.resolve()
+    let marked: PartitionDesk | undefined
     for (;;) {
-      if (this.#stopSignal.aborted) return
       const group = this.#nextGroup()
       const first = group[0]
-      if (first === undefined) return
+      if (marked !== undefined && marked !== first?.desk) await marked.unmark()
+      if (first === undefined || this.#stopSignal.aborted) return
       const { desk, handler } = first
       await desk.mark(
         group.map((suspect) => suspect.run.ref.token),
         this.#stopSignal,
       )
+      marked = desk
       if (this.#stopSignal.aborted) return
       await this.#runGroup(
         desk,
         handler,
         group.map((suspect) => suspect.run),
       )
-      await desk.settler.idle()
-      await desk.unmark()
     }
   }
 
