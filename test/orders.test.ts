@@ -63,7 +63,7 @@ class Stage {
     const events = decision as readonly NewEvent[]
     for (const { event, payload: fact } of events) {
       const value = validatePayloadNow(event.type, event.payload, fact)
-      this.#state = handler.aggregate.evolvers.get(event.type)?.(this.#state, value) ?? this.#state
+      this.#state = handler.aggregate.evolvers.get(event.type)?.evolve(this.#state, value) ?? this.#state
     }
     const types = events.map(({ event }) => event.type)
     this.events.push(...types)
