@@ -14,6 +14,7 @@ import {
 import { RecordedTelemetry } from 'millrace/testing'
 import { z } from 'zod'
 import { root } from './source-files.ts'
+import { freePort } from './support/free-port.ts'
 import { makeProject, serversOf } from './support/project.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { rejection } from './support/rejection.ts'
@@ -241,9 +242,7 @@ test('the rights that the documentation grants are enough for a whole process', 
   const admin = (await redis.open()).client
   await admin.call('ACL', ...rights)
   await admin.call('ACL', 'LOG', 'RESET')
-  using probe = Bun.listen({ hostname: '127.0.0.1', port: 0, socket: { data: () => undefined } })
-  const { port } = probe
-  probe.stop(true)
+  const port = freePort()
   await admin.config('SET', 'port', String(port))
   await using project = await makeProject()
   const running = project.start([], { REDIS_URL: `redis://millrace:secret@127.0.0.1:${port}` })

@@ -14,6 +14,7 @@ import {
   type ServerDemands,
 } from '../src/redis/server-check.ts'
 import { root } from './source-files.ts'
+import { freePort } from './support/free-port.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
 let redis: TestRedis
@@ -128,7 +129,7 @@ async function asUser<Answer>(
   password: string,
   use: (link: RedisLink) => Promise<Answer>,
 ): Promise<Answer> {
-  const port = 20_000 + Math.floor(Math.random() * 20_000)
+  const port = freePort()
   await link.client.config('SET', 'port', String(port))
   const address = { url: `redis://${user}:${encodeURIComponent(password)}@127.0.0.1:${port}` }
   const links = new RedisLinks({ ...redis.links.options, address })

@@ -2,6 +2,7 @@
  * An application in a folder of its own, and Millrace processes that run it from this checkout's sources: real processes,
  * ended by their ids, with whatever redis-server they left behind.
  */
+import { readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, realpath, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -134,18 +135,32 @@ async function collect(stream: ReadableStream<Uint8Array>, add: (text: string) =
   for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }))
 }
 
-/** Ids of the redis-server processes that work below this folder. */
+/** Ids of the redis-server processes whose command line names a file below this folder. */
 export function serversOf(folder: string): number[] {
-  const result = Bun.spawnSync(['ps', '-axww', '-o', 'pid=,stat=,command='])
-  return result.stdout
-    .toString()
-    .split('\n')
-    .map((line) => line.trim().split(/\s+/))
-    .filter(
-      ([, state, ...command]) => state?.startsWith('Z') === false && command.join(' ').includes(`${folder}/`),
-    )
-    .filter((words) => words.slice(2).some((word) => /(redis|valkey)-server$/.test(word)))
-    .map(([pid]) => Number(pid))
+  return commandLines()
+    .filter(({ words }) => words.some((word) => word.startsWith(`${folder}/`)))
+    .filter(({ words }) => words.some((word) => /(redis|valkey)-server$/.test(word)))
+    .map(({ pid }) => pid)
+}
+
+/** From /proc, because a small container has no `ps`; a zombie has no command line there. */
+function commandLines(): { pid: number; words: string[] }[] {
+  if (process.platform !== 'linux') {
+    const listed = Bun.spawnSync(['ps', '-axww', '-o', 'pid=,command=']).stdout.toString()
+    return listed.split('\n').map((line) => {
+      const [pid, ...words] = line.trim().split(/\s+/)
+      return { pid: Number(pid), words }
+    })
+  }
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        return [{ pid: Number(name), words: readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0') }]
+      } catch {
+        return []
+      }
+    })
 }
 
 async function endServersOf(folder: string): Promise<void> {
