@@ -16,6 +16,7 @@ import {
   readScheduleHome,
   readServerTime,
   type ScheduleState,
+  SUCCESSOR_SILENT_MS,
   setSchedulePaused,
 } from '../redis/schedule-store.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -63,7 +64,6 @@ export interface ScheduleReport {
 }
 
 const NEXT_TICKS = 5
-const SILENT_MS = 15_000
 
 export class Schedules {
   readonly #parts: SchedulesParts
@@ -184,5 +184,5 @@ function stateOf(state: ScheduleState, spec: string, nowMs: number): ScheduleRep
   if (state.epoch === '') return state.paused ? 'paused' : 'unregistered'
   if (state.spec !== spec) return 'other-definition'
   if (state.paused) return 'paused'
-  return nowMs - (state.seenAtMs ?? 0) > SILENT_MS ? 'silent' : 'active'
+  return nowMs - (state.seenAtMs ?? 0) > SUCCESSOR_SILENT_MS ? 'silent' : 'active'
 }
