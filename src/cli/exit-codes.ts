@@ -21,6 +21,7 @@ const NOT_FOUND: readonly (ErrorCode | undefined)[] = ['not-found', 'expired']
 export function exitCodeOf(error: unknown): number {
   const code = errorCode(error)
   if (isConfigError(error)) return EXIT.config
+  if (code === 'command.malformed') return EXIT.usage
   if (UNAVAILABLE.includes(code)) return EXIT.unavailable
   return NOT_FOUND.includes(code) ? EXIT.notFound : EXIT.fault
 }

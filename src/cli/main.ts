@@ -8,7 +8,9 @@ import { version } from '../../package.json' with { type: 'json' }
 import { MillraceError } from '../contracts/errors.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { registerInit } from './init.ts'
+import { registerOperatorCommands } from './operator-commands.ts'
 import { registerStart } from './start.ts'
+import { processUrls } from './targets.ts'
 
 const program = new Command('millrace')
   .description('A command runtime for Bun and Redis Streams.')
@@ -17,6 +19,7 @@ const program = new Command('millrace')
   .showHelpAfterError('(--help tells more)')
 registerStart(program)
 registerInit(program)
+registerOperatorCommands(program, processUrls)
 
 /** Commander has already said what is wrong. A mistake in what a process is told is one of configuration. */
 function exitCodeOfUsage(error: CommanderError): number {
