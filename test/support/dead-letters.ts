@@ -1,48 +1,138 @@
-/** Dead letters for tests, written as the settling of a batch writes them: the entry with its trail, and the side record. */
-import type { RedisLink } from '../../src/redis/connection.ts'
-import { encodeEntry, packPayload, type Trail } from '../../src/redis/entry-codec.ts'
-import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
+/** Commands whose handlers fail until they are told otherwise, a fleet on a private Redis, and its dead letters. */
+import { z } from 'zod'
+import type { DeadLetterSummary } from '../../src/dead-letters/dead-letter.ts'
+import type { DeadLetterFilter } from '../../src/dead-letters/dead-letter-filter.ts'
+import type { Operation } from '../../src/dead-letters/dead-letter-operations.ts'
+import { DeadLetters, type DeadLettersOptions } from '../../src/dead-letters/dead-letters.ts'
+import { defineCommand, defineHandler, defineStream, done, reject } from '../../src/index.ts'
+import { SYSTEM_CLOCK } from '../../src/runtime/clock.ts'
+import { type Appended, type TestFleet, testFleet } from './fleet.ts'
+import { startTestRedis, type TestRedis } from './redis-server.ts'
+import { until } from './until.ts'
 
-export interface PlantedLetter {
-  readonly stream: string
-  readonly partition: number
+const orders = defineStream({ name: 'orders', partitions: 4 })
+export const Ship = defineCommand({
+  type: 'order.ship',
+  stream: orders,
+  payload: z.object({ orderId: z.string(), weight: z.number() }),
+  key: (p) => p.orderId,
+})
+export const Bill = defineCommand({
+  type: 'order.bill',
+  stream: orders,
+  payload: z.object({ n: z.number() }),
+})
+export const Note = defineCommand({
+  type: 'note.write',
+  stream: 'notes',
+  payload: z.object({ n: z.number() }),
+})
+
+export interface Run {
   readonly type: string
   readonly payload: unknown
-  readonly key: string
-  readonly error: string
-  /** Time of death, ms; by default the server's present. */
-  readonly deadAtMs?: number
-  readonly trail?: Partial<Trail>
-  readonly tickMs?: number
-  readonly trace?: Buffer
+  readonly attempt: number
 }
 
-export interface Planted {
-  readonly token: string
-  readonly entryId: string
-  readonly keys: PartitionKeys
-}
+export class Graveyard implements AsyncDisposable {
+  readonly redis: TestRedis
+  readonly fleet: TestFleet
+  readonly mood: { fails: boolean; runs: Run[] }
 
-/** In order; their commands have `x` tokens. */
-export async function plantDeadLetters(
-  link: RedisLink,
-  letters: readonly PlantedLetter[],
-): Promise<Planted[]> {
-  const planted: Planted[] = []
-  for (const letter of letters) {
-    const { stream, partition, type, payload, key, error, deadAtMs, trail, tickMs, trace } = letter
-    const keys = partitionKeys(stream, partition)
-    const failures = [{ attempt: 1, atMs: deadAtMs ?? Date.now(), error }]
-    const whole: Trail = { attempts: 1, level: 0, redrives: 0, failures, ...trail }
-    const envelope = { type, version: 1, atMs: deadAtMs ?? Date.now(), key, trace, tickMs, trail: whole }
-    const blob = encodeEntry(envelope, packPayload(payload))
-    const { client } = link
-    const token = `x${await client.incr(keys.counter)}`
-    const id = deadAtMs === undefined ? '*' : `${deadAtMs}-*`
-    const entryId = (await client.xadd(keys.dead, id, token, blob)) ?? ''
-    const record = packPayload({ attempts: whole.attempts, error, atMs: deadAtMs ?? Date.now() })
-    await client.hset(keys.records, token, Buffer.concat([Buffer.from(`X${entryId}:`), record]))
-    planted.push({ token, entryId, keys })
+  private constructor(redis: TestRedis, fleet: TestFleet, mood: { fails: boolean; runs: Run[] }) {
+    this.redis = redis
+    this.fleet = fleet
+    this.mood = mood
   }
-  return planted
+
+  static async open(): Promise<Graveyard> {
+    const mood: { fails: boolean; runs: Run[] } = { fails: true, runs: [] }
+    const end = (type: string, payload: unknown, attempt: number, error: string) => {
+      mood.runs.push({ type, payload, attempt })
+      return mood.fails ? reject(error) : done()
+    }
+    const redis = await startTestRedis()
+    const fleet = await testFleet(redis, [
+      ...[orders, Ship, Bill, Note],
+      defineHandler(Ship, ({ payload, attempt }) =>
+        end('ship', payload, attempt, `No address for order "${payload.orderId}"`),
+      ),
+      defineHandler(Bill, ({ payload, attempt }) =>
+        end('bill', payload, attempt, `Bank said no ${payload.n} times`),
+      ),
+      defineHandler(Note, ({ payload, attempt }) => end('note', payload, attempt, 'Disk full')),
+    ])
+    return new Graveyard(redis, fleet, mood)
+  }
+
+  letters(options: Partial<DeadLettersOptions> = {}, link = this.fleet.link): DeadLetters {
+    const { catalogue, ids, telemetry } = this.fleet
+    return new DeadLetters({ command: link, catalogue, ids, clock: SYSTEM_CLOCK, telemetry, options })
+  }
+
+  idOf({ stream, partition, token }: Appended): string {
+    return this.fleet.ids.format(stream, partition, token)
+  }
+
+  /** Commands that are done or dead so far. */
+  get settled(): number {
+    return this.fleet.telemetry.of('batch.settled').reduce((sum, batch) => sum + batch.done + batch.dead, 0)
+  }
+
+  async untilSettled(count: number): Promise<void> {
+    await this.fleet.telemetry.until('batch.settled', () => this.settled >= count)
+  }
+
+  /** Runs a worker until `count` more commands are done or dead. */
+  async work(count: number): Promise<void> {
+    const goal = this.settled + count
+    await using _worker = await this.fleet.worker()
+    await this.untilSettled(goal)
+  }
+
+  async oneDead(): Promise<{ at: Appended; id: string }> {
+    const [at] = await this.fleet.append(Ship, [{ orderId: 'o-1', weight: 2 }])
+    if (at === undefined) throw new Error('nothing appended')
+    await this.work(1)
+    return { at, id: this.idOf(at) }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.redis[Symbol.asyncDispose]()
+  }
+}
+
+export const numbers = (count: number): { n: number }[] => Array.from({ length: count }, (_, n) => ({ n }))
+
+export async function ended(letters: DeadLetters, { id }: Operation): Promise<Operation> {
+  await until('the operation to end', () => letters.operation(id).state !== 'running')
+  return letters.operation(id)
+}
+
+/** The code that work fails with. */
+export async function codeOf(work: Promise<unknown> | (() => unknown)): Promise<unknown> {
+  try {
+    await (typeof work === 'function' ? work() : work)
+    return 'no error'
+  } catch (error) {
+    return (error as { code?: unknown }).code
+  }
+}
+
+/** All pages of a filter. */
+export async function walk(
+  letters: DeadLetters,
+  filter: DeadLetterFilter,
+  limit: number,
+): Promise<{ all: DeadLetterSummary[]; pages: number }> {
+  const all: DeadLetterSummary[] = []
+  let cursor: string | undefined
+  let pages = 0
+  do {
+    const page = await letters.page(filter, { limit, cursor })
+    all.push(...page.data)
+    pages += 1
+    cursor = page.next
+  } while (cursor !== undefined)
+  return { all, pages }
 }
