@@ -46,6 +46,9 @@ export function checkRole(role: string): Role {
 const ANSWERS_SHARE = 0.25
 const HANDLERS_SHARE = 0.6
 
+const SETTLE_LIMIT_MS = 5000
+const SETTLE_LOOK_MS = 10
+
 /** Where a role listens. */
 export interface RoleUrls {
   /** Absent for roles without a public listener. */
@@ -62,7 +65,7 @@ export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrl
   if (runs('work')) await start.consumer(role)
   if (runs('schedule')) await start.scheduler()
   const api = runs('api') ? await start.api(admin.metrics) : undefined
-  start.finished()
+  await start.finished()
   return { public: api, admin: admin.url }
 }
 
@@ -83,7 +86,12 @@ class RoleStart {
     }
   }
 
-  finished(): void {
+  /** Readers connect in the background: who is told that we are ready may rely on it, unless something is really stuck. */
+  async finished(): Promise<void> {
+    const { clock, supervisor } = this.#ground
+    const endMs = clock.monotonicMs() + SETTLE_LIMIT_MS
+    const isWell = (): boolean => this.#sources.every((source) => source.health().ready)
+    while (!isWell() && !supervisor.draining && clock.monotonicMs() < endMs) await clock.sleep(SETTLE_LOOK_MS)
     this.#started = true
   }
 
