@@ -15,7 +15,7 @@ import { decodeEntry, packTrace, unpackPayload } from '../src/redis/entry-codec.
 import { type PartitionKeys, partitionKeys } from '../src/redis/keys.ts'
 import { sweepRecords } from '../src/redis/partition-care.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
-import { type Planted, type PlantedLetter, plantDeadLetters } from './support/dead-letters.ts'
+import { type Planted, type PlantedLetter, plantDeadLetters } from './support/planted-letters.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
