@@ -25,7 +25,7 @@ export interface ConsumerOptions {
 }
 
 export const CONSUMER_DEFAULTS: ConsumerOptions = {
-  inFlightMax: 2000,
+  inFlightMax: 1000,
   inFlightBytesMax: 64 * 1024 ** 2,
   readCountMax: 500,
   batchesMax: 64,

@@ -74,6 +74,11 @@ export class Dispatcher {
     this.accept(desk, [run])
   }
 
+  /** True while suspects are cleared: nothing new should be read. */
+  get holding(): boolean {
+    return this.#suspects.holding
+  }
+
   /** Starts nothing new from now on. */
   close(): void {
     this.#stop.abort()

@@ -41,10 +41,13 @@ export interface FetcherOptions {
   /** Most entries of one read. */
   readonly readCountMax: number
   readonly onEntries: (entries: readonly ReadEntry[]) => void
+  /** True while reading should wait, for a moment. */
+  readonly isHeld: () => boolean
 }
 
 const REREAD_EVERY_MS = 10_000
 const READ_GRACE_MS = 2000
+const HELD_PAUSE_MS = 5
 const CONNECT_WAIT_MS = 2000
 const PENDING_PAGE = 500
 
@@ -99,13 +102,14 @@ export class Fetcher extends Service {
   }
 
   async #round(): Promise<void> {
-    const { clock, inFlight, readCountMax, reader, keys, consumer, blockMs, telemetry } = this.#options
+    const { clock, inFlight, readCountMax, reader, keys, consumer, blockMs, telemetry, isHeld } =
+      this.#options
     await this.#connect()
     if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
     const countMax = Math.min(readCountMax, Math.floor(Math.min(inFlight.room, inFlight.roomForBytes()) / 2))
-    if (countMax < 1) {
+    if (countMax < 1 || isHeld()) {
       this.#waitingForRoom = true
-      await inFlight.change(100, this.stopSignal)
+      await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
       this.#waitingForRoom = false
       return
     }

@@ -77,6 +77,7 @@ export class PartitionConsumer {
       command,
       blockMs: options.links.options.blockMs,
       readCountMax: options.options.readCountMax,
+      isHeld: () => dispatcher.holding,
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs, lookEveryMs } = options.options
     this.#upkeep = [

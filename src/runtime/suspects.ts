@@ -5,8 +5,9 @@
  *   level 2   alone
  *   level 3   never again: a dead letter (decided before they get here)
  *
- * While suspects run, fresh batches of this process wait, for a moment at most: the sooner a suspect is cleared, the less
- * likely it is to be running when a worker dies of something else. A group is marked in Redis before it starts. Whoever takes over from a dead worker raises marked commands by one level,
+ * While suspects run, this process reads nothing and starts no fresh batch, for a second at most. A worker that dies of
+ * something else charges whatever is marked at that moment; the chance that the same command is hit twice grows with the
+ * square of the time that a mark stands, so nothing else should be in the way of taking it off again. A group is marked in Redis before it starts. Whoever takes over from a dead worker raises marked commands by one level,
  * so a culprit is charged for each crash, and an innocent at most for having stood in its group.
  */
 import type { HandlerDefinition } from '../contracts/handler.ts'
@@ -27,7 +28,7 @@ export interface Suspect {
 export type RunGroup = (desk: PartitionDesk, handler: HandlerDefinition, runs: CommandRun[]) => Promise<void>
 
 /** How long fresh batches wait for suspects at most. */
-const HOLD_MAX_MS = 200
+const HOLD_MAX_MS = 1000
 
 export class Suspects {
   readonly #runGroup: RunGroup
