@@ -144,14 +144,14 @@ export class CommandRun implements HandledCommand {
     }
     const value = validatePayloadNow(`command "${command.type}"`, command.payload, payload)
     const bytes = packPayload(value)
-    const key = command.key?.(value) ?? ''
-    const partition = partitionOf(key === '' ? bytes : key, partitions)
+    const key = command.key?.(value)
+    const partition = partitionOf(key ?? bytes, partitions)
     const here = command.stream === this.scope.stream && partition === this.scope.partition
     const envelope = {
       type: command.type,
       version: command.version,
       atMs: this.scope.clock.nowMs(),
-      key,
+      key: key ?? '',
       trace: this.entry.trace,
       tickMs: undefined,
       trail: undefined,
