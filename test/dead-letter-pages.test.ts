@@ -2,6 +2,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
 import type { DeadLetterFilter } from '../src/dead-letters/dead-letter-filter.ts'
 import { fingerprintOf, isFingerprint, normaliseError } from '../src/dead-letters/error-fingerprint.ts'
+import { readDead } from '../src/redis/dead-letter-stream.ts'
+import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { Bill, codeOf, ended, Graveyard, Note, numbers, Ship, walk } from './support/dead-letters.ts'
 import type { Appended } from './support/fleet.ts'
@@ -150,4 +152,25 @@ describe('while things change', () => {
     await letters.discard(id)
     expect((await letters.page()).data).toEqual([])
   })
+})
+
+test('large payloads are looked past a few at a time, and none is missed', async () => {
+  await using yard = await Graveyard.open()
+  const { client } = yard.fleet.link
+  const { dead } = partitionKeys('notes', 0)
+  const nothing = { trace: undefined, tickMs: undefined, trail: undefined }
+  const head = { type: 'note.write', version: 1, atMs: 1, key: '', ...nothing }
+  const blob = encodeEntry(head, packPayload({ n: 1, text: 'x'.repeat(250_000) }))
+  for (let n = 1; n <= 120; n++) await client.xadd(dead, '*', `e1-${n}`, blob)
+  const letters = yard.letters()
+  const { all } = await walk(letters, {}, 500)
+  expect(new Set(all.map(({ id }) => id)).size).toBe(120)
+  expect(all[0]?.payloadBytes).toBeGreaterThan(250_000)
+  const keys = partitionKeys('notes', 0)
+  const range = { from: '-', to: '+', countMax: 200, newestFirst: false }
+  const chunk = await readDead(yard.fleet.link, keys, range)
+  expect(chunk.ended).toBe(false)
+  expect(chunk.entries.length).toBeLessThan(50)
+  const operation = await ended(letters, letters.purgeAll({}, { ratePerSecond: 10_000 }))
+  expect(operation).toMatchObject({ matched: 120, done: 120 })
 })

@@ -161,12 +161,12 @@ export class DeadLetterOperations {
     const to = range.to === '+' || Number(range.to) >= Number(last.split('-', 1)[0]) ? last : range.to
     for (let from = range.from; !this.#abort.signal.aborted; ) {
       const page = { from, to, countMax: READ_COUNT_MAX, newestFirst: false }
-      const entries = await this.#surely(progress, () => readDead(link, keys, page))
+      const { entries, ended } = await this.#surely(progress, () => readDead(link, keys, page))
       const meant = entries.filter((entry) => matches(plan.filter, summarise(ids, keys, entry)))
       progress.matched += meant.length
       if (!plan.dryRun) await this.#act(plan, keys, meant, progress, pace)
       const end = entries.at(-1)
-      if (end === undefined || entries.length < READ_COUNT_MAX) return
+      if (end === undefined || ended) return
       from = entryIdAfter(end.entryId)
     }
   }

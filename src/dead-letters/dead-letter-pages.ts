@@ -177,10 +177,11 @@ class Source {
   async fill(countMax: number): Promise<void> {
     if (this.#ended) return
     const range = { from: this.#from, to: this.#to, countMax, newestFirst: true }
-    this.#chunk = await readDead(this.#link, this.keys, range)
+    const { entries, ended } = await readDead(this.#link, this.keys, range)
+    this.#chunk = entries
     this.#at = 0
-    const last = this.#chunk.at(-1)
-    if (last === undefined || this.#chunk.length < countMax) this.#ended = true
+    const last = entries.at(-1)
+    if (last === undefined || ended) this.#ended = true
     else this.#to = `(${last.entryId}`
     this.#readOrder()
   }

@@ -42,7 +42,7 @@ export interface DeadLettersOptions {
   readonly operationsRememberedMax: number
 }
 
-export const DEAD_LETTERS_DEFAULTS: DeadLettersOptions = {
+const DEAD_LETTERS_DEFAULTS: DeadLettersOptions = {
   payloadBytesMax: 256 * 1024,
   scanCountMax: SCAN_COUNT_MAX,
   operationsRunningMax: 4,

@@ -28,13 +28,21 @@ export interface DeadRange {
   readonly newestFirst: boolean
 }
 
+export interface DeadChunk {
+  readonly entries: readonly DeadEntry[]
+  /** The range holds no more. */
+  readonly ended: boolean
+}
+
+/** Reads at most `countMax`, and fewer where payloads are large; `ended` tells whether there is more. */
 export async function readDead(
   link: RedisLink,
   keys: PartitionKeys,
   { from, to, countMax, newestFirst }: DeadRange,
-): Promise<DeadEntry[]> {
-  const reply = await link.run('read-dead', [keys.dead], [from, to, countMax, newestFirst ? '1' : '0'])
-  return replyArray(reply).map((row) => {
+): Promise<DeadChunk> {
+  const args = [from, to, countMax, newestFirst ? '1' : '0']
+  const [ended, rows] = replyArray(await link.run('read-dead', [keys.dead], args))
+  const entries = replyArray(rows).map((row) => {
     const [entryId, token, head, payloadBytes] = replyArray(row)
     return {
       entryId: replyText(entryId),
@@ -43,12 +51,13 @@ export async function readDead(
       payloadBytes: replyNumber(payloadBytes),
     }
   })
+  return { entries, ended: replyNumber(ended) === 1 }
 }
 
 /** The newest entry of the stream; undefined when it is empty. */
 export async function lastDeadId(link: RedisLink, keys: PartitionKeys): Promise<string | undefined> {
-  const [last] = await readDead(link, keys, { from: '-', to: '+', countMax: 1, newestFirst: true })
-  return last?.entryId
+  const { entries } = await readDead(link, keys, { from: '-', to: '+', countMax: 1, newestFirst: true })
+  return entries[0]?.entryId
 }
 
 export interface FoundDead {
@@ -119,7 +128,7 @@ export async function discardDead(
   return verdicts(await link.run('discard-dead', [keys.dead, keys.records, keys.recordTimes], args))
 }
 
-/** Deletes dead letters older than `keepMs`, at most `countMax`; answers how many. */
+/** Deletes dead letters older than `keepMs`, at most `countMax`; answers how many. 0: none is left. */
 export async function trimDead(
   link: RedisLink,
   keys: PartitionKeys,

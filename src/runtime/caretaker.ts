@@ -24,8 +24,7 @@ const ROUNDS_MAX = 50
 /** Events and records change slowly: every so many rounds. */
 const SLOW_ROUND = 10
 const SWEEP_COUNT_MAX = 2000
-/** The script reads what it deletes, payloads included. */
-const DEAD_COUNT_MAX = 200
+const DEAD_COUNT_MAX = 500
 const PENDING_ALARM_AFTER_MS = 600_000
 
 export class Caretaker extends PeriodicService {
@@ -76,7 +75,7 @@ export class Caretaker extends PeriodicService {
     for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
       const dead = await trimDead(link, keys, stream.retention.deadLettersMs, DEAD_COUNT_MAX)
       this.#report('dead', dead)
-      if (dead < DEAD_COUNT_MAX) return
+      if (dead === 0) return
     }
   }
 

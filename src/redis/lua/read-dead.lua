@@ -1,8 +1,11 @@
 #!lua flags=no-writes
 -- Reads dead letters without their payloads: the header of an entry tells its type, key and trail, and is short.
+-- Entries are looked at a few at a time and up to a number of bytes, so that large payloads don't hold up the server.
 -- KEYS: 1 dead
 -- ARGV: 1 first entry id, 2 last entry id (both as XRANGE takes them), 3 most entries, 4 '1' newest first
--- Returns: per entry {entry id, token, header, bytes of the payload}; of an unknown format only its first bytes
+-- Returns: {1 when the range has no more, per entry {entry id, token, header, bytes of the payload}}; of an unknown format
+--          the header is just its first bytes
+local STEP, BYTES_MAX = 25, 4194304
 local function headerBytes(blob)
   if string.byte(blob, 1) ~= 1 or #blob < 12 then return math.min(#blob, 64) end
   local flags, at = string.byte(blob, 3), 12 + string.byte(blob, 12)
@@ -15,16 +18,27 @@ local function headerBytes(blob)
   end
   return math.min(at, #blob)
 end
-local entries
-if ARGV[4] == '1' then
-  entries = redis.call('XREVRANGE', KEYS[1], ARGV[2], ARGV[1], 'COUNT', ARGV[3])
-else
-  entries = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2], 'COUNT', ARGV[3])
+local newestFirst = ARGV[4] == '1'
+local first, last, room, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), 0
+local found, ended = {}, 0
+while room > 0 and bytes < BYTES_MAX do
+  local step, entries = math.min(room, STEP)
+  if newestFirst then
+    entries = redis.call('XREVRANGE', KEYS[1], last, first, 'COUNT', step)
+  else
+    entries = redis.call('XRANGE', KEYS[1], first, last, 'COUNT', step)
+  end
+  for _, entry in ipairs(entries) do
+    local blob = entry[2][2]
+    local length = headerBytes(blob)
+    found[#found + 1] = { entry[1], entry[2][1], string.sub(blob, 1, length), #blob - length }
+    bytes = bytes + #blob
+  end
+  room = room - #entries
+  if #entries < step then
+    ended = 1
+    break
+  end
+  if newestFirst then last = '(' .. entries[#entries][1] else first = '(' .. entries[#entries][1] end
 end
-local found = {}
-for i, entry in ipairs(entries) do
-  local blob = entry[2][2]
-  local length = headerBytes(blob)
-  found[i] = { entry[1], entry[2][1], string.sub(blob, 1, length), #blob - length }
-end
-return found
+return { ended, found }
