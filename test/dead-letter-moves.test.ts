@@ -5,7 +5,7 @@ import { DeadLetters } from '../src/dead-letters/dead-letters.ts'
 import { fingerprintOf } from '../src/dead-letters/error-fingerprint.ts'
 import { defineCommand, defineHandler, defineStream, reject, retry } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
-import { discardDead, trimDead } from '../src/redis/dead-letter-stream.ts'
+import { discardDead, redriveDead, trimDead } from '../src/redis/dead-letter-stream.ts'
 import { decodeEntry, encodeEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { sweepRecords } from '../src/redis/partition-care.ts'
@@ -140,7 +140,9 @@ describe('redriving one', () => {
     await yard.letters().redrive(id)
     await yard.work(1)
     const stale = { token: at.token, entryId: seen?.[0] ?? '' }
+    const move = { bytes: Buffer.from('x'), replacesBytes: undefined, record: Buffer.alloc(0) }
     expect(await discardDead(link, keys, [stale])).toEqual([false])
+    expect(await redriveDead(link, keys, [{ ...stale, ...move }])).toEqual([false])
     expect((await yard.fleet.status(at)).state).toBe('dead')
     expect(await link.client.xlen(keys.dead)).toBe(1)
   })
