@@ -16,6 +16,7 @@ import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import { type PublicServer, startPublicServer } from './support/public-server.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { SILENT_TELEMETRY } from './support/telemetry.ts'
+import { until } from './support/until.ts'
 
 const stream = defineStream({ name: 'orders', partitions: 4 })
 const place = defineCommand({
@@ -483,8 +484,10 @@ describe('views', () => {
       expect(fresh.status).toBe(200)
     }
     expect(await commit('5-0', '6-0', { count: 2 })).toBe(true)
-    const changed = await api.fetch(`/v1/views/counts/${key}`, { headers: { 'if-none-match': etag } })
-    expect(await changed.json()).toEqual({ count: 2 })
+    await until('the change to be seen', async () => {
+      const changed = await api.fetch(`/v1/views/counts/${key}`, { headers: { 'if-none-match': etag } })
+      return changed.status === 200 && Bun.deepEquals(await changed.json(), { count: 2 })
+    })
   })
 
   test('Millrace-After of a cancelled command answers at once and says so', async () => {

@@ -28,9 +28,21 @@ export interface AdmissionGateParts {
   readonly sampleMs: number
 }
 
-interface Door {
-  readonly sample: LoadSample
-  readonly verdict: AdmissionVerdict
+/** What stands in front of one stream. */
+export interface Door {
+  readonly stream: string
+  verdict: AdmissionVerdict
+  sample: LoadSample | undefined
+}
+
+/** @throws MillraceError `admission.overloaded` */
+export function checkDoor({ stream, verdict }: Door): void {
+  if (verdict.open) return
+  throw new MillraceError(
+    'admission.overloaded',
+    `Stream "${stream}" takes no more commands now: ${verdict.reason}.`,
+    { retryAfterS: verdict.retryAfterS },
+  )
 }
 
 export class AdmissionGate extends PeriodicService {
@@ -47,26 +59,18 @@ export class AdmissionGate extends PeriodicService {
     this.#parts = parts
   }
 
-  verdict(stream: string): AdmissionVerdict {
-    return this.#doors.get(stream)?.verdict ?? OPEN
+  /** The door of a stream; the same object as long as the gate lives. */
+  door(stream: string): Door {
+    const known = this.#doors.get(stream)
+    if (known !== undefined) return known
+    const door: Door = { stream, verdict: OPEN, sample: undefined }
+    this.#doors.set(stream, door)
+    return door
   }
 
   /** Monotonic ms since Redis last answered a sample; infinite before the first. */
   get silentMs(): number {
     return this.#parts.clock.monotonicMs() - this.#sampledAtMs
-  }
-
-  /** @throws MillraceError `admission.overloaded` */
-  check(stream: string): void {
-    const verdict = this.verdict(stream)
-    if (verdict.open) return
-    throw new MillraceError(
-      'admission.overloaded',
-      `Stream "${stream}" takes no more commands now: ${verdict.reason}.`,
-      {
-        retryAfterS: verdict.retryAfterS,
-      },
-    )
   }
 
   /** Takes one sample and decides for every stream. */
@@ -78,9 +82,9 @@ export class AdmissionGate extends PeriodicService {
     const memoryRatio = backlog.memoryLimitBytes > 0 ? backlog.memoryUsedBytes / backlog.memoryLimitBytes : 0
     for (const [stream, depth] of backlog.depths) {
       const sample: LoadSample = { atMs, depth, memoryRatio }
-      const before = this.#doors.get(stream)
-      const verdict = decideAdmission(sample, before?.sample, before?.verdict.open ?? true, limits)
-      this.#doors.set(stream, { sample, verdict })
+      const door = this.door(stream)
+      door.verdict = decideAdmission(sample, door.sample, door.verdict.open, limits)
+      door.sample = sample
     }
   }
 }

@@ -19,16 +19,14 @@ import type { RedisLink } from '../redis/connection.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import type { Clock } from '../runtime/clock.ts'
 
-/** Who waits for the fate of an append. */
+/** Who waits for the fate of an append; it made the command, and gets it back. */
 export interface AppendSink {
-  settle(index: number, result: AppendResult): void
-  fail(index: number, error: MillraceError): void
+  settle(item: Waiting, result: AppendResult): void
+  fail(item: Waiting, error: MillraceError): void
 }
 
 export interface Waiting extends NewCommand {
   readonly sink: AppendSink
-  /** The sink's own number for it. */
-  readonly index: number
 }
 
 export interface LaneLimits extends IdempotencyLimits {
@@ -105,7 +103,7 @@ export class AppendLane {
       this.#settle(batch, await this.#run(batch, atomic))
     } catch (error) {
       const told = toAppendError(error)
-      for (const { sink, index } of batch) sink.fail(index, told)
+      for (const item of batch) item.sink.fail(item, told)
     }
     this.#inFlight -= 1
     this.#flush()
@@ -133,14 +131,14 @@ export class AppendLane {
       if (item === undefined) continue
       if (result === undefined) {
         item.sink.fail(
-          item.index,
+          item,
           new MillraceError('redis.unknown', 'Redis answered for fewer commands than were sent.'),
         )
         continue
       }
       if (result.kind === 'stored') stored += 1
       else if (result.kind === 'known') known += 1
-      item.sink.settle(item.index, result)
+      item.sink.settle(item, result)
     }
     if (stored + known === 0) return
     const { stream, partition } = this.#parts.keys

@@ -5,62 +5,51 @@ import type { AppendSink } from './append-lane.ts'
 import { type Prepared, toRefusal } from './intake.ts'
 import type { AcceptedCommand, SubmitOutcome } from './submission.ts'
 
-/** What commands that are under way take of the process's bounds. */
-export interface Room {
-  leave(bytes: number): void
+/** What sinks need of the bus. */
+export interface SinkOwner {
+  /** A command that was under way has its fate. */
+  leave(item: Prepared): void
+  /** Turns what Redis did into an answer, or throws why there is none. */
+  accept(item: Prepared, result: AppendResult): AcceptedCommand
 }
 
 export class SingleSink implements AppendSink {
-  readonly #room: Room
-  readonly #bytes: number
-  readonly #resolve: (result: AppendResult) => void
-  readonly #reject: (error: MillraceError) => void
+  /** Settles with the command's fate. */
+  readonly accepted: Promise<AcceptedCommand>
+  readonly #owner: SinkOwner
+  readonly #resolvers: PromiseWithResolvers<AcceptedCommand>
 
-  constructor(
-    room: Room,
-    bytes: number,
-    resolve: (result: AppendResult) => void,
-    reject: (error: MillraceError) => void,
-  ) {
-    this.#room = room
-    this.#bytes = bytes
-    this.#resolve = resolve
-    this.#reject = reject
+  constructor(owner: SinkOwner) {
+    this.#owner = owner
+    this.#resolvers = Promise.withResolvers()
+    this.accepted = this.#resolvers.promise
   }
 
-  settle(_index: number, result: AppendResult): void {
-    this.#room.leave(this.#bytes)
-    this.#resolve(result)
+  settle(item: Prepared, result: AppendResult): void {
+    this.#owner.leave(item)
+    try {
+      this.#resolvers.resolve(this.#owner.accept(item, result))
+    } catch (error) {
+      this.#resolvers.reject(error)
+    }
   }
 
-  fail(_index: number, error: MillraceError): void {
-    this.#room.leave(this.#bytes)
-    this.#reject(error)
+  fail(item: Prepared, error: MillraceError): void {
+    this.#owner.leave(item)
+    this.#resolvers.reject(error)
   }
 }
 
-/** Turns what Redis did into an answer, or throws why there is none. */
-export type Accept = (item: Prepared, result: AppendResult) => AcceptedCommand
-
 export class GroupSink implements AppendSink {
-  readonly #room: Room
-  readonly #prepared: readonly (Prepared | undefined)[]
+  readonly #owner: SinkOwner
   readonly #outcomes: SubmitOutcome[]
-  readonly #accept: Accept
   readonly #all: PromiseWithResolvers<void> = Promise.withResolvers()
   #open = 0
 
-  /** Fills `outcomes` at the indexes of `prepared`. */
-  constructor(
-    room: Room,
-    prepared: readonly (Prepared | undefined)[],
-    outcomes: SubmitOutcome[],
-    accept: Accept,
-  ) {
-    this.#room = room
-    this.#prepared = prepared
+  /** Fills `outcomes` at the indexes of its commands. */
+  constructor(owner: SinkOwner, outcomes: SubmitOutcome[]) {
+    this.#owner = owner
     this.#outcomes = outcomes
-    this.#accept = accept
   }
 
   /** Announces one more command whose fate will come. */
@@ -72,26 +61,22 @@ export class GroupSink implements AppendSink {
     if (this.#open > 0) await this.#all.promise
   }
 
-  settle(index: number, result: AppendResult): void {
-    const item = this.#prepared[index]
-    if (item === undefined) return
+  settle(item: Prepared, result: AppendResult): void {
     try {
-      this.#outcomes[index] = { accepted: this.#accept(item, result) }
+      this.#outcomes[item.index] = { accepted: this.#owner.accept(item, result) }
     } catch (error) {
-      this.#outcomes[index] = { accepted: undefined, error: toRefusal(error, item.route.command) }
+      this.#outcomes[item.index] = { accepted: undefined, error: toRefusal(error, item.route.command) }
     }
     this.#close(item)
   }
 
-  fail(index: number, error: MillraceError): void {
-    const item = this.#prepared[index]
-    if (item === undefined) return
-    this.#outcomes[index] = { accepted: undefined, error }
+  fail(item: Prepared, error: MillraceError): void {
+    this.#outcomes[item.index] = { accepted: undefined, error }
     this.#close(item)
   }
 
   #close(item: Prepared): void {
-    this.#room.leave(item.blob.length)
+    this.#owner.leave(item)
     this.#open -= 1
     if (this.#open === 0) this.#all.resolve()
   }

@@ -19,9 +19,9 @@ import type { RedisLink } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
-import { AdmissionGate } from './admission-gate.ts'
+import { AdmissionGate, checkDoor } from './admission-gate.ts'
 import { AppendLane, type AppendSink } from './append-lane.ts'
-import { GroupSink, type Room, SingleSink } from './append-sinks.ts'
+import { GroupSink, SingleSink, type SinkOwner } from './append-sinks.ts'
 import { type CommandReport, CommandStatusReader } from './command-status.ts'
 import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
 import {
@@ -56,7 +56,7 @@ export class CommandBus extends Service implements HealthSource {
   readonly #intake: Intake
   readonly #gate: AdmissionGate
   readonly #statuses: CommandStatusReader
-  readonly #room: Room
+  readonly #owner: SinkOwner
   #waitingCount = 0
   #waitingBytes = 0
   #draining = false
@@ -69,13 +69,16 @@ export class CommandBus extends Service implements HealthSource {
     this.#parts = parts
     const { link, catalogue, clock, telemetry, ids } = parts
     const { depthMax, memoryRatioMax, sampleMs } = this.options
-    this.#intake = new Intake(buildRoutes(parts, this.options), clock, this.options)
     this.#gate = new AdmissionGate({
       ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
       limits: { depthMax, memoryRatioMax },
     })
+    this.#intake = new Intake(buildRoutes(parts, this.options, this.#gate), clock, this.options)
     this.#statuses = new CommandStatusReader({ link, ids, clock, telemetry })
-    this.#room = { leave: (bytes) => this.#leave(bytes) }
+    this.#owner = {
+      leave: (item) => this.#leave(item),
+      accept: (item, result) => this.#accept(item, result),
+    }
   }
 
   /** Commands and bytes that wait for Redis, for metrics. */
@@ -124,12 +127,15 @@ export class CommandBus extends Service implements HealthSource {
   async submit(type: string, payload: unknown, options: SubmitOptions = {}): Promise<AcceptedCommand> {
     const route = this.#intake.route(type)
     this.#admitRoute(route)
-    const checked = this.#prepareOne(route, payload, options)
-    const prepared = checked instanceof Promise ? await checked : checked
-    const result = await new Promise<AppendResult>((resolve, reject) => {
-      this.#enqueue(prepared, new SingleSink(this.#room, prepared.blob.length, resolve, reject), 0)
-    })
-    return this.#accept(prepared, result)
+    const sink = new SingleSink(this.#owner)
+    try {
+      const checked = this.#intake.prepare(route, payload, options, sink, 0)
+      this.#enqueue(checked instanceof Promise ? await checked : checked)
+    } catch (error) {
+      this.#refused(route.stream, 'invalid', 1)
+      throw toRefusal(error, route.command)
+    }
+    return await sink.accepted
   }
 
   /**
@@ -143,30 +149,16 @@ export class CommandBus extends Service implements HealthSource {
   ): Promise<SubmitOutcome[]> {
     this.#admitProcess(submissions.length, '*')
     const outcomes = new Array<SubmitOutcome>(submissions.length)
-    const prepared = new Array<Prepared | undefined>(submissions.length)
-    const later: Promise<void>[] = []
-    let invalid = 0
-    for (const [index, submission] of submissions.entries()) {
-      const keep = (item: Prepared): void => {
-        prepared[index] = item
-      }
-      const refuse = (error: unknown): void => {
-        invalid += 1
-        outcomes[index] = { accepted: undefined, error: toRefusal(error, submission) }
-      }
-      try {
-        const checked = this.#prepare(submission)
-        if (checked instanceof Promise) later.push(checked.then(keep, refuse))
-        else prepared[index] = checked
-      } catch (error) {
-        refuse(error)
+    const sink = new GroupSink(this.#owner, outcomes)
+    const prepared = await this.#prepareAll(submissions, outcomes, sink)
+    if (atomic) this.#enqueueAtomic(prepared, outcomes, sink)
+    else {
+      for (const item of prepared) {
+        if (item === undefined) continue
+        sink.expect()
+        this.#enqueue(item)
       }
     }
-    if (later.length > 0) await Promise.all(later)
-    if (invalid > 0) this.#refused('*', 'invalid', invalid)
-    const sink = new GroupSink(this.#room, prepared, outcomes, this.#accept)
-    if (atomic) this.#enqueueAtomic(prepared, outcomes, sink)
-    else this.#enqueueEach(prepared, sink)
     await sink.settled()
     return outcomes
   }
@@ -205,33 +197,50 @@ export class CommandBus extends Service implements HealthSource {
     await this.#gate.stop()
   }
 
-  #prepare(submission: Submission): Prepared | Promise<Prepared> {
-    const route = this.#intake.route(submission.type)
-    this.#gate.check(route.stream)
-    return this.#intake.prepare(route, submission.payload, submission)
+  /** Where a submission is refused, its outcome is written and the item stays undefined. */
+  async #prepareAll(
+    submissions: readonly Submission[],
+    outcomes: SubmitOutcome[],
+    sink: AppendSink,
+  ): Promise<(Prepared | undefined)[]> {
+    const prepared = new Array<Prepared | undefined>(submissions.length)
+    const later: [number, Promise<Prepared>][] = []
+    let invalid = 0
+    const refuse = (index: number, error: unknown): void => {
+      invalid += 1
+      const type = submissions[index]?.type ?? ''
+      outcomes[index] = { accepted: undefined, error: toRefusal(error, { type }) }
+    }
+    for (let index = 0; index < submissions.length; index++) {
+      try {
+        const checked = this.#prepare(submissions[index] as Submission, sink, index)
+        if (checked instanceof Promise) later.push([index, checked])
+        else prepared[index] = checked
+      } catch (error) {
+        refuse(index, error)
+      }
+    }
+    const settled = await Promise.allSettled(later.map(([, checked]) => checked))
+    for (const [at, result] of settled.entries()) {
+      const index = later[at]?.[0] ?? 0
+      if (result.status === 'fulfilled') prepared[index] = result.value
+      else refuse(index, result.reason)
+    }
+    if (invalid > 0) this.#refused('*', 'invalid', invalid)
+    return prepared
   }
 
-  #prepareOne(route: Route, payload: unknown, options: SubmitOptions): Prepared | Promise<Prepared> {
-    const refuse = (error: unknown): never => {
-      this.#refused(route.stream, 'invalid', 1)
-      throw toRefusal(error, route.command)
-    }
-    try {
-      const checked = this.#intake.prepare(route, payload, options)
-      return checked instanceof Promise ? checked.catch(refuse) : checked
-    } catch (error) {
-      return refuse(error)
-    }
+  #prepare(submission: Submission, sink: AppendSink, index: number): Prepared | Promise<Prepared> {
+    const route = this.#intake.route(submission.type)
+    checkDoor(route.door)
+    return this.#intake.prepare(route, submission.payload, submission, sink, index)
   }
 
   #admitRoute(route: Route): void {
     this.#admitProcess(1, route.stream)
-    try {
-      this.#gate.check(route.stream)
-    } catch (error) {
-      this.#refused(route.stream, 'overloaded', 1)
-      throw error
-    }
+    if (route.door.verdict.open) return
+    this.#refused(route.stream, 'overloaded', 1)
+    checkDoor(route.door)
   }
 
   #admitProcess(count: number, stream: string): void {
@@ -267,28 +276,20 @@ export class CommandBus extends Service implements HealthSource {
     this.#parts.telemetry.emit('commands.refused', { stream, reason, count })
   }
 
-  #enter({ blob }: Prepared): void {
+  #enter(item: Prepared): void {
     this.#waitingCount += 1
-    this.#waitingBytes += blob.length
+    this.#waitingBytes += item.blob.length
   }
 
-  #leave(bytes: number): void {
+  #leave(item: Prepared): void {
     this.#waitingCount -= 1
-    this.#waitingBytes -= bytes
+    this.#waitingBytes -= item.blob.length
     if (this.#waitingCount === 0) this.#onEmpty?.()
   }
 
-  #enqueue(item: Prepared, sink: AppendSink, index: number): void {
+  #enqueue(item: Prepared): void {
     this.#enter(item)
-    item.lane.add({ blob: item.blob, mark: item.mark, deliver: item.deliver, sink, index })
-  }
-
-  #enqueueEach(prepared: readonly (Prepared | undefined)[], sink: GroupSink): void {
-    for (const [index, item] of prepared.entries()) {
-      if (item === undefined) continue
-      sink.expect()
-      this.#enqueue(item, sink, index)
-    }
+    item.lane.add(item)
   }
 
   #enqueueAtomic(
@@ -307,9 +308,7 @@ export class CommandBus extends Service implements HealthSource {
       sink.expect()
       this.#enter(item)
     }
-    items[0]?.lane.addAtomic(
-      items.map(({ blob, mark, deliver }, index) => ({ blob, mark, deliver, sink, index })),
-    )
+    items[0]?.lane.addAtomic(items)
   }
 
   #atomicRefusal(items: readonly Prepared[]): string | undefined {
@@ -318,7 +317,7 @@ export class CommandBus extends Service implements HealthSource {
     return items.every(({ lane }) => lane === items[0]?.lane) ? undefined : SEVERAL_PARTITIONS
   }
 
-  readonly #accept = (item: Prepared, result: AppendResult): AcceptedCommand => {
+  #accept(item: Prepared, result: AppendResult): AcceptedCommand {
     switch (result.kind) {
       case 'stored':
       case 'known':
@@ -350,6 +349,7 @@ export class CommandBus extends Service implements HealthSource {
 function buildRoutes(
   { link, catalogue, clock, telemetry }: CommandBusParts,
   options: CommandBusOptions,
+  gate: AdmissionGate,
 ): Map<string, Route> {
   const { batchCountMax, batchBytesMax, batchesInFlightMax } = options
   const limits = {
@@ -365,7 +365,8 @@ function buildRoutes(
   }
   const routes = new Map<string, Route>()
   for (const command of catalogue.commands.values()) {
-    routes.set(command.type, { command, stream: command.stream, lanes: lanes.get(command.stream) ?? [] })
+    const { stream } = command
+    routes.set(command.type, { command, stream, door: gate.door(stream), lanes: lanes.get(stream) ?? [] })
   }
   return routes
 }

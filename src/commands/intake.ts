@@ -8,10 +8,11 @@ import { nearest } from '../contracts/names.ts'
 import { validatePayload } from '../contracts/schema.ts'
 import { partitionOf } from '../policies/partition.ts'
 import { DEFAULT_TENANT } from '../redis/command-id.ts'
-import type { IdempotencyMark, NewCommand } from '../redis/command-log.ts'
+import type { IdempotencyMark } from '../redis/command-log.ts'
 import { encodeEntry, packPayload, packTrace } from '../redis/entry-codec.ts'
 import type { Clock } from '../runtime/clock.ts'
-import type { AppendLane } from './append-lane.ts'
+import type { Door } from './admission-gate.ts'
+import type { AppendLane, AppendSink, Waiting } from './append-lane.ts'
 import { fingerprintOf, idempotencyMark } from './idempotency.ts'
 import type { CommandBusOptions, Delivery, Submission, SubmitOptions } from './submission.ts'
 
@@ -19,12 +20,15 @@ import type { CommandBusOptions, Delivery, Submission, SubmitOptions } from './s
 export interface Route {
   readonly command: CommandDefinition
   readonly stream: string
+  readonly door: Door
   /** By partition. */
   readonly lanes: readonly AppendLane[]
 }
 
 /** A command that is ready to be appended. */
-export interface Prepared extends NewCommand {
+export interface Prepared extends Waiting {
+  /** The sink's own number for it. */
+  readonly index: number
   readonly route: Route
   readonly partition: number
   readonly lane: AppendLane
@@ -57,15 +61,28 @@ export class Intake {
    *
    * @throws MillraceError `command.invalid`, `command.too-large`
    */
-  prepare(route: Route, payload: unknown, options: SubmitOptions): Prepared | Promise<Prepared> {
+  prepare(
+    route: Route,
+    payload: unknown,
+    options: SubmitOptions,
+    sink: AppendSink,
+    index: number,
+  ): Prepared | Promise<Prepared> {
     const { type, payload: schema } = route.command
     const valid = validatePayload(type, schema, payload)
     if (valid instanceof Promise)
-      return valid.then((settled) => this.#encode(route, payload, settled, options))
-    return this.#encode(route, payload, valid, options)
+      return valid.then((settled) => this.#encode(route, payload, settled, options, sink, index))
+    return this.#encode(route, payload, valid, options, sink, index)
   }
 
-  #encode(route: Route, input: unknown, valid: unknown, options: SubmitOptions): Prepared {
+  #encode(
+    route: Route,
+    input: unknown,
+    valid: unknown,
+    options: SubmitOptions,
+    sink: AppendSink,
+    index: number,
+  ): Prepared {
     const { command, lanes } = route
     const packed = pack(command.type, valid)
     if (packed.length > this.#limits.payloadBytesMax) {
@@ -93,6 +110,8 @@ export class Intake {
       packed,
     )
     return {
+      sink,
+      index,
       route,
       partition,
       lane,

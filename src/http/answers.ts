@@ -6,7 +6,7 @@ import type { Context, Handler } from 'hono'
 import { describeError, type MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
-import { RequestAborted } from './body-reader.ts'
+import { isAbort } from './body-reader.ts'
 import type { HttpEnv } from './http-env.ts'
 import {
   describeProblem,
@@ -24,9 +24,17 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
 
+/** Answers by status. */
+type Tally = Float64Array
+const STATUS_MAX = 600
+
+function count(tally: Tally, { status }: Response): void {
+  tally[status] = (tally[status] ?? 0) + 1
+}
+
 export class Answers {
   readonly #telemetry: Telemetry
-  readonly #counts = new Map<string, Map<number, number>>()
+  readonly #tallies = new Map<string, Tally>()
 
   constructor(telemetry: Telemetry) {
     this.#telemetry = telemetry
@@ -34,14 +42,14 @@ export class Answers {
 
   /** Answers by route and status since start. */
   *counts(): Generator<{ readonly route: string; readonly status: number; readonly count: number }> {
-    for (const [route, statuses] of this.#counts) {
-      for (const [status, count] of statuses) yield { route, status, count }
+    for (const [route, tally] of this.#tallies) {
+      for (const [status, count] of tally.entries()) if (count > 0) yield { route, status, count }
     }
   }
 
   /** A handler for Hono. `route` is its name in metrics and telemetry. */
   on(route: string, answer: Answer): Handler<HttpEnv> {
-    const statuses = this.#statuses(route)
+    const tally = this.#tally(route)
     return async (c) => {
       let response: Response
       try {
@@ -49,7 +57,7 @@ export class Answers {
       } catch (error) {
         response = this.#fromError(c, route, error)
       }
-      statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1)
+      count(tally, response)
       return response
     }
   }
@@ -57,17 +65,16 @@ export class Answers {
   /** The answer to what no route was reached for. */
   refuse(c: RouteContext, route: string, error: unknown): Response {
     const response = this.#fromError(c, route, error)
-    const statuses = this.#statuses(route)
-    statuses.set(response.status, (statuses.get(response.status) ?? 0) + 1)
+    count(this.#tally(route), response)
     return response
   }
 
-  #statuses(route: string): Map<number, number> {
-    const known = this.#counts.get(route)
+  #tally(route: string): Tally {
+    const known = this.#tallies.get(route)
     if (known !== undefined) return known
-    const statuses = new Map<number, number>()
-    this.#counts.set(route, statuses)
-    return statuses
+    const tally = new Float64Array(STATUS_MAX)
+    this.#tallies.set(route, tally)
+    return tally
   }
 
   #fromError(c: RouteContext, route: string, error: unknown): Response {
@@ -75,7 +82,7 @@ export class Answers {
       const problem = describeProblem(error.problem, error.message)
       return problemResponse(c, { ...problem, ...error.members }, error.headers)
     }
-    if (error instanceof RequestAborted) {
+    if (isAbort(error)) {
       this.#telemetry.emit('request.aborted', { route })
       return problemResponse(
         c,

@@ -1,5 +1,6 @@
 /**
- * Bodies of requests, read within bounds: each at most so many bytes, all together at most so many at once.
+ * Places for requests with a body: each body has at most so many bytes, all of them together too, and there are only so many
+ * at once.
  *
  * A declared length is refused before a byte is read; a body without one is counted while it comes in. A client that goes
  * away in the middle is counted and nothing more.
@@ -18,11 +19,6 @@ export interface BodyBounds {
 
 export const BODY_BOUNDS_DEFAULTS: BodyBounds = { requestsMax: 10_000, bytesMax: 256 * 1024 ** 2 }
 
-/** The client went away before its body was through. */
-export class RequestAborted extends Error {
-  override readonly name = 'RequestAborted'
-}
-
 export class BodyReader {
   readonly #bounds: BodyBounds
   #requests = 0
@@ -38,11 +34,12 @@ export class BodyReader {
   }
 
   /**
-   * Takes a place for a request and gives it back when `handle` has ended.
+   * Takes a place for a request; give it back with `leave` and what this answered. A promise only for a body that comes
+   * without its length. Afterwards the body may be read whole.
    *
-   * @throws MillraceError `command.too-large`, `admission.overloaded`, and what `handle` throws
+   * @throws MillraceError `command.too-large`, `admission.overloaded`
    */
-  async admit(c: Context<HttpEnv>, bodyBytesMax: number, handle: () => Promise<Response>): Promise<Response> {
+  enter(c: Context<HttpEnv>, bodyBytesMax: number): number | Promise<number> {
     const declared = declaredLength(c.req.raw.headers)
     if (declared !== undefined && declared > bodyBytesMax) throw tooLarge(bodyBytesMax)
     const bytes = declared ?? bodyBytesMax
@@ -53,32 +50,35 @@ export class BodyReader {
     }
     this.#requests += 1
     this.#bytes += bytes
+    return declared === undefined ? this.#count(c, bodyBytesMax) : bytes
+  }
+
+  leave(bytes: number): void {
+    this.#requests -= 1
+    this.#bytes -= bytes
+  }
+
+  /** Reads a body of unknown length into the request, up to the bound. */
+  async #count(c: Context<HttpEnv>, bodyBytesMax: number): Promise<number> {
+    const limit = bodyLimit({
+      maxSize: bodyBytesMax,
+      onError: () => {
+        throw tooLarge(bodyBytesMax)
+      },
+    })
     try {
-      if (declared === undefined) await countBody(c, bodyBytesMax)
-      return await handle()
-    } finally {
-      this.#requests -= 1
-      this.#bytes -= bytes
+      await limit(c, async () => undefined)
+      return bodyBytesMax
+    } catch (error) {
+      this.leave(bodyBytesMax)
+      throw error
     }
   }
 }
 
-/** @throws RequestAborted */
-export async function readText(c: Context<HttpEnv>): Promise<string> {
-  try {
-    return await c.req.raw.text()
-  } catch {
-    throw new RequestAborted()
-  }
-}
-
-/** @throws RequestAborted */
-export async function readBytes(c: Context<HttpEnv>): Promise<Buffer> {
-  try {
-    return Buffer.from(await c.req.raw.arrayBuffer())
-  } catch {
-    throw new RequestAborted()
-  }
+/** What Bun throws when a client goes away before its body is through. */
+export function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError'
 }
 
 /** Undefined for a body of unknown length; without body and length it is 0. */
@@ -86,22 +86,6 @@ function declaredLength(headers: Headers): number | undefined {
   const text = headers.get('content-length')
   if (text !== null) return Number(text)
   return headers.has('transfer-encoding') ? undefined : 0
-}
-
-/** Reads a body of unknown length into the request, up to the bound. */
-async function countBody(c: Context<HttpEnv>, bodyBytesMax: number): Promise<void> {
-  const limit = bodyLimit({
-    maxSize: bodyBytesMax,
-    onError: () => {
-      throw tooLarge(bodyBytesMax)
-    },
-  })
-  try {
-    await limit(c, async () => undefined)
-  } catch (error) {
-    if (error instanceof MillraceError) throw error
-    throw new RequestAborted()
-  }
 }
 
 function tooLarge(bodyBytesMax: number): MillraceError {

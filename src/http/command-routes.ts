@@ -8,23 +8,17 @@ import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
 import type { CommandReport } from '../commands/command-status.ts'
 import { fingerprintOf } from '../commands/idempotency.ts'
-import type {
-  AcceptedCommand,
-  Delivery,
-  Submission,
-  SubmitOptions,
-  SubmitOutcome,
-} from '../commands/submission.ts'
+import type { AcceptedCommand, Delivery, Submission, SubmitOutcome } from '../commands/submission.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
-import { type BodyReader, readBytes, readText } from './body-reader.ts'
+import type { BodyReader } from './body-reader.ts'
 import { type BulkItem, isRefusal, parseBulk, parseJson } from './bulk-body.ts'
 import { parseDeliveryQuery } from './delivery.ts'
 import { etagOf, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
-import { type Media, mediaOf } from './media-type.ts'
+import { mediaOf } from './media-type.ts'
 import { decodeMsgpack } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
 import {
@@ -90,44 +84,32 @@ export function addCommandRoutes(app: Hono<HttpEnv>, parts: CommandRouteParts): 
 
 async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRouteParts): Promise<Response> {
   const type = c.req.param('type') ?? ''
+  bus.admit(type)
   const { headers, url } = c.req.raw
-  bus.definition(type)
   const media = mediaOf(headers.get('content-type'))
   if (media === undefined || media === 'ndjson') throw unsupported(headers, SINGLE_TYPES)
-  const options = {
-    ...readHeaders(headers),
-    deliver: readDelivery(url),
+  const idempotencyKey = readKey(headers)
+  const deliver = url.includes('?') ? readDelivery(url) : undefined
+  const trace = headers.get('traceparent') ?? undefined
+  const entered = bodies.enter(c, bounds.bodyBytesMax)
+  const place = typeof entered === 'number' ? entered : await entered
+  try {
+    const request = c.req.raw
+    const body = media === 'json' ? await request.text() : Buffer.from(await request.arrayBuffer())
+    const payload = decodePayload(headers, body)
+    const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(type, media, body)
+    return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, deliver, trace }))
+  } finally {
+    bodies.leave(place)
   }
-  bus.admit(type)
-  return await bodies.admit(c, bounds.bodyBytesMax, async () => {
-    const { payload, fingerprint } = await readPayload(c, type, media, options.idempotencyKey !== undefined)
-    return acceptedResponse(await bus.submit(type, payload, { ...options, fingerprint }))
-  })
 }
 
-interface ReadPayload {
-  readonly payload: unknown
-  /** Over the body exactly as sent; only where a key asks for it. */
-  readonly fingerprint: Buffer | undefined
-}
-
-async function readPayload(
-  c: RouteContext,
-  type: string,
-  media: Media,
-  keyed: boolean,
-): Promise<ReadPayload> {
-  if (media === 'msgpack') {
-    const bytes = await readBytes(c)
-    return {
-      payload: decodeMsgpack(bytes),
-      fingerprint: keyed ? fingerprintOf(type, media, bytes) : undefined,
-    }
-  }
-  const text = await readText(c)
-  const payload = parseBody(c.req.raw.headers, SINGLE_TYPES, () => parseJson(text))
+/** JSON comes as text, MessagePack as bytes. */
+function decodePayload(headers: Headers, body: string | Buffer): unknown {
+  if (typeof body !== 'string') return parseBody(headers, SINGLE_TYPES, () => decodeMsgpack(body))
+  const payload = parseBody(headers, SINGLE_TYPES, () => parseJson(body))
   checkPayload(payload)
-  return { payload, fingerprint: keyed ? fingerprintOf(type, media, text) : undefined }
+  return payload
 }
 
 /** A compressed body does not parse; then the honest answer is 415. */
@@ -152,12 +134,9 @@ function unsupported(headers: Headers, types: string): HttpMistake {
   )
 }
 
-function readHeaders(headers: Headers): SubmitOptions {
+function readKey(headers: Headers): string | undefined {
   const key = headers.get('idempotency-key')
-  return {
-    idempotencyKey: key === null ? undefined : parseIdempotencyKey(key),
-    trace: headers.get('traceparent') ?? undefined,
-  }
+  return key === null ? undefined : parseIdempotencyKey(key)
 }
 
 function readDelivery(url: string): Delivery | undefined {
@@ -180,16 +159,20 @@ async function sendMany(c: RouteContext, { bus, bodies, bounds }: CommandRoutePa
   const { headers, url } = c.req.raw
   const media = mediaOf(headers.get('content-type'))
   if (media === undefined) throw unsupported(headers, BULK_TYPES)
-  const { idempotencyKey, trace } = readHeaders(headers)
+  const key = readKey(headers)
+  const trace = headers.get('traceparent') ?? undefined
   const atomic = readSwitch('atomic', readQuery(url, ['atomic']).atomic)
   bus.admitAny()
-  return await bodies.admit(c, bounds.bulkBytesMax, async () => {
-    const body = await readBytes(c)
+  const place = await bodies.enter(c, bounds.bulkBytesMax)
+  try {
+    const body = Buffer.from(await c.req.raw.arrayBuffer())
     const items = parseBody(headers, BULK_TYPES, () =>
-      parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key: idempotencyKey, trace }),
+      parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     return bulkResponse(await submitItems(bus, items, atomic), bus.options.durability)
-  })
+  } finally {
+    bodies.leave(place)
+  }
 }
 
 async function submitItems(

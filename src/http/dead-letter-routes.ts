@@ -11,7 +11,7 @@ import type { DeadLetterFilter } from '../dead-letters/dead-letter-filter.ts'
 import type { Operation } from '../dead-letters/dead-letter-operations.ts'
 import { type DeadLetters, type OperationOptions, RATE_MAX } from '../dead-letters/dead-letters.ts'
 import { type Answers, jsonResponse, type RouteContext } from './answers.ts'
-import { type BodyReader, readText } from './body-reader.ts'
+import type { BodyReader } from './body-reader.ts'
 import { parseJson } from './bulk-body.ts'
 import { timeOf } from './delivery.ts'
 import type { HttpEnv } from './http-env.ts'
@@ -110,11 +110,8 @@ async function redriveOne(c: RouteContext, parts: DeadLetterRouteParts): Promise
 
 /** The JSON of the body; undefined when there is none. */
 async function readBody(c: RouteContext, { bodies }: DeadLetterRouteParts): Promise<unknown> {
-  let text = ''
-  await bodies.admit(c, BODY_BYTES_MAX, async () => {
-    text = await readText(c)
-    return new Response()
-  })
+  const place = await bodies.enter(c, BODY_BYTES_MAX)
+  const text = await c.req.raw.text().finally(() => bodies.leave(place))
   if (text.trim() === '') return undefined
   const contentType = c.req.raw.headers.get('content-type')
   if (mediaOf(contentType) === 'json') return parseJson(text)

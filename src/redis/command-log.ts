@@ -45,8 +45,21 @@ export async function appendPlain(
   keys: PartitionKeys,
   blobs: readonly Buffer[],
 ): Promise<string[]> {
-  const reply = await link.run('append', [keys.commands], blobs)
-  return replyArray(reply).map((id) => `e${replyText(id)}`)
+  const ids = replyText(await link.run('append', [keys.commands], [joinBlobs(blobs)]))
+  return ids === '' ? [] : ids.split(' ').map((id) => `e${id}`)
+}
+
+/** Each blob behind its length; one value instead of many. */
+function joinBlobs(blobs: readonly Buffer[]): Buffer {
+  let length = 0
+  for (const blob of blobs) length += 4 + blob.length
+  const out = Buffer.allocUnsafe(length)
+  let at = 0
+  for (const blob of blobs) {
+    at = out.writeUInt32BE(blob.length, at)
+    at += blob.copy(out, at)
+  }
+  return out
 }
 
 /** Appends commands with idempotency keys or delays; `atomic` stores all or none. The window is the caller's guess; the server corrects it. */
@@ -61,10 +74,9 @@ export async function appendKeyed(
   let window = Math.floor(nowMs / limits.windowMs)
   for (let round = 0; round < 3; round++) {
     const { scriptKeys, args } = keyedArguments(keys, commands, limits, window, atomic)
-    const reply = replyArray(await link.run('append-keyed', scriptKeys, args))
-    const first = reply.length === 1 ? replyText(reply[0]) : ''
-    if (!first.startsWith('W')) return reply.map((item) => appendResult(replyText(item)))
-    window = Number(first.slice(1))
+    const reply = replyText(await link.run('append-keyed', scriptKeys, args))
+    if (!reply.startsWith('W')) return reply === '' ? [] : reply.split(' ').map(appendResult)
+    window = Number(reply.slice(1))
   }
   throw new MillraceError(
     'redis.unavailable',

@@ -13,7 +13,10 @@
 import { Redis, type RedisOptions } from 'ioredis'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { addMissingSubscriberCheck } from './quiet-tracing.ts'
 import { SCRIPTS, type ScriptName } from './scripts.ts'
+
+addMissingSubscriberCheck()
 
 export type ConnectionRole = 'command' | 'ingest' | 'reader' | 'subscriber'
 

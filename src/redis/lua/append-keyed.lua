@@ -5,14 +5,14 @@
 -- ARGV: 1 window, 2 window length ms, 3 records allowed per counter, 4 '1' for all or none, then per command seven values:
 --       index in KEYS of this window's bucket ('0': no key), of the last window's bucket, of the counter,
 --       digest, fingerprint, when ('' now, 'd<ms>' after a delay, 'a<ms>' at a time), blob
--- Returns: per command '=<token>' stored, '~<token>' known already, '!' key used with another body, '#' no room for keys,
+-- Returns: separated by spaces, per command '=<token>' stored, '~<token>' known already, '!' key used with another body, '#' no room for keys,
 --          '-' held back because another one of all-or-none was refused;
 --          or the single value 'W<window>' when the caller's window is not the server's: nothing was written
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local windowMs = tonumber(ARGV[2])
 local window = math.floor(now / windowMs)
-if window ~= tonumber(ARGV[1]) then return { 'W' .. string.format('%d', window) } end
+if window ~= tonumber(ARGV[1]) then return 'W' .. string.format('%d', window) end
 local countMax = tonumber(ARGV[3])
 local out = {}
 if ARGV[4] == '1' then
@@ -33,7 +33,7 @@ if ARGV[4] == '1' then
     refused = refused or mark ~= '-'
     out[#out + 1] = mark
   end
-  if refused then return out end
+  if refused then return table.concat(out, ' ') end
   out = {}
 end
 for i = 5, #ARGV, 7 do
@@ -68,4 +68,4 @@ for i = 5, #ARGV, 7 do
     out[#out + 1] = '=' .. token
   end
 end
-return out
+return table.concat(out, ' ')

@@ -1,10 +1,15 @@
 #!lua
--- Appends commands that carry no idempotency key and no delay.
+-- Appends commands that carry no idempotency key and no delay. They come as one value: cutting it here costs Redis a fifth of
+-- what it costs a client to send each by itself.
 -- KEYS: 1 commands
--- ARGV: blobs
--- Returns: entry ids, in order
-local ids = {}
-for i = 1, #ARGV do
-  ids[i] = redis.call('XADD', KEYS[1], '*', '-', ARGV[i])
+-- ARGV: 1 for each command its length (4 bytes, big endian) and its blob
+-- Returns: entry ids in order, separated by spaces
+local packed, at, count, ids = ARGV[1], 1, 0, {}
+local call, unpack, sub, size = redis.call, struct.unpack, string.sub, #ARGV[1]
+while at <= size do
+  local length, from = unpack('>I4', packed, at)
+  at = from + length
+  count = count + 1
+  ids[count] = call('XADD', KEYS[1], '*', '-', sub(packed, from, at - 1))
 end
-return ids
+return table.concat(ids, ' ')
