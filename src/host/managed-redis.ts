@@ -178,7 +178,10 @@ export class ManagedRedis extends Service implements HealthSource {
     this.#address = address
     this.#pid = pid
     this.#launchedAtMs = this.#options.clock.monotonicMs()
-    this.#options.logger.info({ pid }, 'adopted the redis-server that an earlier owner left running')
+    this.#options.logger.info(
+      { serverPid: pid },
+      'adopted the redis-server that an earlier owner left running',
+    )
     return true
   }
 
@@ -241,7 +244,7 @@ export class ManagedRedis extends Service implements HealthSource {
     }
     if (this.stopSignal.aborted) return
     await this.#own(folder)
-    logger.info({ pid: this.#pid }, 'redis-server runs again')
+    logger.info({ serverPid: this.#pid }, 'redis-server runs again')
   }
 
   async #endServer(): Promise<void> {
@@ -288,7 +291,7 @@ export class ManagedRedis extends Service implements HealthSource {
       try {
         return await this.#ask(address, async () => undefined, ended)
       } catch {
-        if (round % 5 === 0) logger.info({ pid }, 'waiting for redis-server to load its data')
+        if (round % 5 === 0) logger.info({ serverPid: pid }, 'waiting for redis-server to load its data')
       }
     }
     throw new MillraceError(
