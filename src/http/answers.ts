@@ -110,7 +110,7 @@ function requestIdOf(c: RouteContext): string {
   return given !== null && REQUEST_ID.test(given) ? given : randomId()
 }
 
-export function problemResponse(
+function problemResponse(
   c: RouteContext,
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},

@@ -28,7 +28,7 @@ export interface PublicAppOptions {
   readonly viewWaitMs: number
 }
 
-export const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
+const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   ...COMMAND_BOUNDS_DEFAULTS,
   requestsMax: BODY_BOUNDS_DEFAULTS.requestsMax,
   requestBytesMax: BODY_BOUNDS_DEFAULTS.bytesMax,
