@@ -9,7 +9,7 @@ import { validatePayload } from '../contracts/schema.ts'
 import { partitionOf } from '../policies/partition.ts'
 import { DEFAULT_TENANT } from '../redis/command-id.ts'
 import type { IdempotencyMark } from '../redis/command-log.ts'
-import { encodeEntry, packPayload, packTrace } from '../redis/entry-codec.ts'
+import { type PackedEntry, packEntry, packPayload, packTrace } from '../redis/entry-codec.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Door } from './admission-gate.ts'
 import type { AppendLane, AppendSink, Waiting } from './append-lane.ts'
@@ -84,31 +84,20 @@ export class Intake {
     index: number,
   ): Prepared {
     const { command, lanes } = route
-    const packed = pack(command.type, valid)
-    if (packed.length > this.#limits.payloadBytesMax) {
+    const key = command.key === undefined ? '' : keyOf(command, valid)
+    const { blob, headerBytes } = packed(command, this.#clock.nowMs(), key, options.trace, valid)
+    const payloadBytes = blob.length - headerBytes
+    if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
         'command.too-large',
-        `The payload of "${command.type}" has ${packed.length} bytes; at most ${this.#limits.payloadBytesMax} are allowed.`,
+        `The payload of "${command.type}" has ${payloadBytes} bytes; at most ${this.#limits.payloadBytesMax} are allowed.`,
       )
     }
-    const key = command.key === undefined ? '' : keyOf(command, valid)
-    const partition = partitionOf(command.key === undefined ? packed : key, lanes.length)
+    const partition = partitionOf(command.key === undefined ? blob.subarray(headerBytes) : key, lanes.length)
     const lane = lanes[partition]
     if (lane === undefined) {
       throw new MillraceError('config.invalid', `Stream "${route.stream}" has no partition ${partition}.`)
     }
-    const blob = encodeEntry(
-      {
-        type: command.type,
-        version: command.version,
-        atMs: this.#clock.nowMs(),
-        key,
-        trace: options.trace === undefined ? undefined : packTrace(options.trace),
-        tickMs: undefined,
-        trail: undefined,
-      },
-      packed,
-    )
     return {
       sink,
       index,
@@ -150,14 +139,33 @@ function markOf(type: string, input: unknown, options: SubmitOptions): Idempoten
 }
 
 /** @throws MillraceError `command.invalid` */
+function packed(
+  { type, version }: CommandDefinition,
+  atMs: number,
+  key: string,
+  traceparent: string | undefined,
+  payload: unknown,
+): PackedEntry {
+  const trace = traceparent === undefined ? undefined : packTrace(traceparent)
+  try {
+    return packEntry({ type, version, atMs, key, trace, tickMs: undefined, trail: undefined }, payload)
+  } catch (error) {
+    throw toStorageError(error, type)
+  }
+}
+
+function toStorageError(error: unknown, type: string): MillraceError {
+  if (errorCode(error) !== undefined) return error as MillraceError
+  const why = describeError(error, 200)
+  return new MillraceError('command.invalid', `The payload of "${type}" can't be stored: ${why}.`)
+}
+
+/** @throws MillraceError `command.invalid` */
 function pack(type: string, payload: unknown): Buffer {
   try {
     return packPayload(payload)
   } catch (error) {
-    throw new MillraceError(
-      'command.invalid',
-      `The payload of "${type}" can't be stored: ${describeError(error, 200)}.`,
-    )
+    throw toStorageError(error, type)
   }
 }
 

@@ -13,7 +13,7 @@
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
-import { Packr } from 'msgpackr'
+import { Packr, RESERVE_START_SPACE } from 'msgpackr'
 import { MillraceError } from '../contracts/errors.ts'
 
 const FORMAT = 1
@@ -78,7 +78,45 @@ export function unpackPayload(bytes: Buffer): unknown {
 
 /** @throws MillraceError `command.invalid` when the key is longer than 255 bytes */
 export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
-  const { type, key, trace, tickMs, trail } = envelope
+  const header = measure(envelope)
+  const out = Buffer.allocUnsafe(header.bytes + payload.length)
+  writeHeader(out, envelope, header)
+  payload.copy(out, header.bytes)
+  return out
+}
+
+/** A new entry; the payload follows its header. */
+export interface PackedEntry {
+  readonly blob: Buffer
+  readonly headerBytes: number
+}
+
+/** msgpackr leaves at most this much room in front of what it packs. */
+const RESERVED_BYTES_MAX = 255
+
+/**
+ * Packs the payload behind the room for its header: one buffer, no copy.
+ *
+ * @throws MillraceError `command.invalid` when the key is longer than 255 bytes; what msgpack throws for a payload it can't
+ * pack
+ */
+export function packEntry(envelope: Envelope, payload: unknown): PackedEntry {
+  const header = measure(envelope)
+  if (header.bytes > RESERVED_BYTES_MAX) {
+    return { blob: encodeEntry(envelope, packPayload(payload)), headerBytes: header.bytes }
+  }
+  const blob = packr.pack(payload, RESERVE_START_SPACE | header.bytes)
+  writeHeader(blob, envelope, header)
+  return { blob, headerBytes: header.bytes }
+}
+
+interface Measure {
+  readonly bytes: number
+  readonly keyBytes: number
+  readonly trailBytes: Buffer | undefined
+}
+
+function measure({ type, key, trace, tickMs, trail }: Envelope): Measure {
   const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
   if (keyBytes > KEY_BYTES_MAX) {
     throw new MillraceError(
@@ -87,12 +125,16 @@ export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
     )
   }
   const trailBytes = trail === undefined ? undefined : packr.pack(trail)
-  let length = HEADER_BYTES + type.length + payload.length
-  if (keyBytes > 0) length += 1 + keyBytes
-  if (trace !== undefined) length += TRACE_BYTES
-  if (tickMs !== undefined) length += 6
-  if (trailBytes !== undefined) length += 2 + trailBytes.length
-  const out = Buffer.allocUnsafe(length)
+  let bytes = HEADER_BYTES + type.length
+  if (keyBytes > 0) bytes += 1 + keyBytes
+  if (trace !== undefined) bytes += TRACE_BYTES
+  if (tickMs !== undefined) bytes += 6
+  if (trailBytes !== undefined) bytes += 2 + trailBytes.length
+  return { bytes, keyBytes, trailBytes }
+}
+
+function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: Measure): void {
+  const { type, key, trace, tickMs } = envelope
   out[0] = FORMAT
   out[1] = CODEC_MSGPACK
   out[2] =
@@ -112,10 +154,8 @@ export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
   if (tickMs !== undefined) at = out.writeUIntBE(tickMs, at, 6)
   if (trailBytes !== undefined) {
     at = out.writeUInt16BE(trailBytes.length, at)
-    at += trailBytes.copy(out, at)
+    trailBytes.copy(out, at)
   }
-  payload.copy(out, at)
-  return out
 }
 
 /** A decoded entry. The payload is decoded on demand: settling or moving an entry never needs it. */
