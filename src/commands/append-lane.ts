@@ -41,9 +41,12 @@ export interface LaneParts {
   readonly clock: Clock
   readonly telemetry: Telemetry
   readonly limits: LaneLimits
+  /** Id of a command of this partition, from its token. */
+  readonly toId: (token: string) => string
 }
 
 export class AppendLane {
+  readonly toId: LaneParts['toId']
   readonly #parts: LaneParts
   #waiting: Waiting[] = []
   #inFlight = 0
@@ -51,6 +54,7 @@ export class AppendLane {
 
   constructor(parts: LaneParts) {
     this.#parts = parts
+    this.toId = parts.toId
   }
 
   add(item: Waiting): void {

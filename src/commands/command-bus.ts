@@ -322,7 +322,7 @@ export class CommandBus extends Service implements HealthSource {
       case 'stored':
       case 'known':
         return {
-          id: this.#parts.ids.format(item.route.stream, item.partition, result.token),
+          id: item.lane.toId(result.token),
           type: item.route.command.type,
           status: result.token.startsWith('x') ? 'scheduled' : 'accepted',
           durability: this.options.durability,
@@ -347,7 +347,7 @@ export class CommandBus extends Service implements HealthSource {
 
 /** One lane for each partition, shared by the types of a stream. */
 function buildRoutes(
-  { link, catalogue, clock, telemetry }: CommandBusParts,
+  { link, catalogue, clock, telemetry, ids }: CommandBusParts,
   options: CommandBusOptions,
   gate: AdmissionGate,
 ): Map<string, Route> {
@@ -359,8 +359,10 @@ function buildRoutes(
   }
   const lanes = new Map<string, AppendLane[]>()
   for (const { name, partitions } of catalogue.streams.values()) {
-    const toLane = (_: unknown, partition: number): AppendLane =>
-      new AppendLane({ link, clock, telemetry, limits, keys: partitionKeys(name, partition) })
+    const toLane = (_: unknown, partition: number): AppendLane => {
+      const place = { keys: partitionKeys(name, partition), toId: ids.formatter(name, partition) }
+      return new AppendLane({ link, clock, telemetry, limits, ...place })
+    }
     lanes.set(name, Array.from({ length: partitions }, toLane))
   }
   const routes = new Map<string, Route>()

@@ -23,15 +23,20 @@ export interface CommandPosition {
 export class CommandIds {
   /** Hashers are copied, which is three times as fast as keying a new one. */
   readonly #keyed: Bun.CryptoHasher
-  readonly #places = new Map<string, Bun.CryptoHasher>()
 
   constructor(secret: Buffer) {
     this.#keyed = new Bun.CryptoHasher('sha256', secret)
   }
 
   format(stream: string, partition: number, token: string, tenant: string = DEFAULT_TENANT): string {
-    const place = `${stream}.${partition}`
-    return `${place}.${token}.${checksumOf(this.#remembered(`${tenant}|${place}.`), token)}`
+    return this.formatter(stream, partition, tenant)(token)
+  }
+
+  /** Formats many ids of one partition: keep it where they are made. */
+  formatter(stream: string, partition: number, tenant: string = DEFAULT_TENANT): (token: string) => string {
+    const place = `${stream}.${partition}.`
+    const hasher = this.#hasherOf(tenant, place)
+    return (token) => `${place}${token}.${checksumOf(hasher, token)}`
   }
 
   /**
@@ -46,25 +51,16 @@ export class CommandIds {
       )
     }
     const [, stream = '', partition = '', token = '', checksum = ''] = match
-    const expected = checksumOf(this.#hasherOf(`${tenant}|${stream}.${partition}.`), token)
+    const expected = checksumOf(this.#hasherOf(tenant, `${stream}.${partition}.`), token)
     if (!timingSafeEqual(Buffer.from(checksum), Buffer.from(expected))) {
       throw new MillraceError('not-found', 'No such command.')
     }
     return { stream, partition: Number(partition), token }
   }
 
-  /** Only for places that exist: what a request names is not kept. */
-  #remembered(place: string): Bun.CryptoHasher {
-    const known = this.#places.get(place)
-    if (known !== undefined) return known
-    const hasher = this.#hasherOf(place)
-    this.#places.set(place, hasher)
-    return hasher
-  }
-
   /** A hasher that has taken in everything but the token. */
-  #hasherOf(place: string): Bun.CryptoHasher {
-    return this.#places.get(place) ?? this.#keyed.copy().update(place)
+  #hasherOf(tenant: string, place: string): Bun.CryptoHasher {
+    return this.#keyed.copy().update(`${tenant}|${place}`)
   }
 }
 
