@@ -27,9 +27,15 @@ afterAll(async () => {
   await project[Symbol.asyncDispose]()
 })
 
+/** A bare machine has no curl. */
+const CURL =
+  Bun.which('curl') === null
+    ? `curl() { ${process.execPath} ${join(ROOT, 'test/support/curl.ts')} "$@"; }\n`
+    : ''
+
 /** Runs a block as printed, but for the ports and for the way Bun is found. */
 async function type(block: string): Promise<string> {
-  const script = block
+  const script = (CURL + block)
     .replaceAll('http://127.0.0.1:8080', millrace.line('public'))
     .replaceAll('./scripts/millrace', `${process.execPath} ${join(ROOT, 'src/cli/main.ts')}`)
   const child = Bun.spawn(['sh', '-ec', script], {
