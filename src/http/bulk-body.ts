@@ -73,10 +73,13 @@ export function parseJson(text: string): unknown {
   }
 }
 
-/** Bun reads good lines fastest, but gives up at the first bad one; then each line is read by itself. */
+/**
+ * Bun reads good lines fastest, but gives up at the first bad one, and lets a value reach over several lines: then, seen from
+ * the counts, each line is read by itself.
+ */
 function readLines(body: Buffer, itemsMax: number): unknown[] {
   const { values, done, error } = Bun.JSONL.parseChunk(body)
-  if (done && error === null) return values
+  if (done && error === null && values.length === countLines(body)) return values
   const lines = body
     .toString('utf8')
     .split('\n')
@@ -89,6 +92,22 @@ function readLines(body: Buffer, itemsMax: number): unknown[] {
       return new MillraceError('command.malformed', 'This line is not JSON.')
     }
   })
+}
+
+const NEWLINE = 10
+const SPACE = 32
+
+/** Lines that are not blank. */
+function countLines(body: Buffer): number {
+  let count = 0
+  for (let at = 0; at < body.length; ) {
+    const newline = body.indexOf(NEWLINE, at)
+    const end = newline < 0 ? body.length : newline
+    while (at < end && (body[at] ?? 0) <= SPACE) at += 1
+    if (at < end) count += 1
+    at = end + 1
+  }
+  return count
 }
 
 function tooMany(count: number, itemsMax: number): MillraceError {
