@@ -6,8 +6,8 @@
  *                                           └─▶ append at that version + emit, one script with the acknowledgement
  *
  * Several commands of one aggregate in a batch chain their versions, so they settle together. When another process was
- * faster, Redis refuses the append and all that was built on it, and the runtime runs these commands again on the newer
- * state. That is no attempt: nothing failed, somebody else was first.
+ * faster, Redis refuses the append and all that was built on it, rejections too, and the runtime runs these commands again
+ * on the newer state. That is no attempt: nothing failed, somebody else was first.
  */
 import type { AggregateHandlerDefinition, Decision, NewEvent } from '../contracts/aggregate.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
@@ -32,8 +32,8 @@ export interface AggregateHandlerParts {
 
 const LOAD_AGAIN_MS = 100
 
-/** What a batch knows of one aggregate: its present state, or why it can't be loaded. */
-type Loaded = { readonly current: AggregateState } | { readonly fault: unknown }
+/** What a batch knows of one aggregate: its state, stored or only decided so far, or why it can't be loaded. */
+type Loaded = { readonly current: AggregateState; readonly isStored: boolean } | { readonly fault: unknown }
 
 /** The same limits and retries as any handler; commands come in batches, so that states are loaded together. */
 export function aggregateHandler(
@@ -72,7 +72,7 @@ class AggregateBatch {
     for (;;) {
       try {
         const current = await rebuildAggregate(link, this.#definition.aggregate, this.#keyOf(id))
-        this.#loaded.set(id, { current })
+        this.#loaded.set(id, { current, isStored: true })
         return
       } catch (fault) {
         this.#loaded.set(id, { fault })
@@ -89,21 +89,25 @@ class AggregateBatch {
       return retry(new MillraceError('handler.failed', 'The aggregate is not loaded.'))
     if ('fault' in loaded) return retry(loaded.fault)
     try {
-      return this.#decide(run, loaded.current)
+      return this.#decide(run, loaded.current, loaded.isStored)
     } catch (error) {
       return retry(error)
     }
   }
 
-  #decide(run: CommandRun, { state, version }: AggregateState): Outcome {
+  #decide(run: CommandRun, { state, version, token }: AggregateState, isStored: boolean): Outcome {
     const { aggregate, decide } = this.#definition
     const decision = decide(state, run)
-    if (!isEvents(decision)) return decision
-    if (decision.length === 0) return done()
+    const guard = { key: this.#keyOf(run.key), expectedVersion: version, expectedToken: token }
+    if (!isEvents(decision) || decision.length === 0) {
+      if (!isStored) run.appendToAggregate({ ...guard, events: [] })
+      return isEvents(decision) ? done() : decision
+    }
     const events = decision.map(({ event, payload }) => run.encodeEvent(event, payload))
     const next = events.reduce((before, blob) => evolve(aggregate, before, blob), state)
-    run.appendToAggregate({ key: this.#keyOf(run.key), expectedVersion: version, events })
-    this.#loaded.set(run.key, { current: { state: next, version: version + events.length } })
+    run.appendToAggregate({ ...guard, events })
+    const current = { state: next, version: version + events.length, token: run.ref.token }
+    this.#loaded.set(run.key, { current, isStored: false })
     return done()
   }
 

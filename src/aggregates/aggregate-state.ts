@@ -8,6 +8,8 @@ export interface AggregateState<State = unknown> {
   readonly state: State
   /** Number of events behind the state; 0 for an aggregate that does not exist yet. */
   readonly version: number
+  /** Token of the command that the last of them came from; '' at version 0. */
+  readonly token: string
 }
 
 /** Reads the events of one aggregate and evolves them, up to `lastVersion` or to the newest. */
@@ -18,10 +20,12 @@ export async function rebuildAggregate<State>(
   lastVersion?: number,
 ): Promise<AggregateState<State>> {
   let state = aggregate.initial()
-  const version = await readAggregateEvents(link, key, { afterVersion: 0, lastVersion }, ({ blob }) => {
-    state = evolve(aggregate, state, blob)
+  let token = ''
+  const version = await readAggregateEvents(link, key, { afterVersion: 0, lastVersion }, (event) => {
+    state = evolve(aggregate, state, event.blob)
+    token = event.token
   })
-  return { state, version }
+  return { state, version, token }
 }
 
 /** The state after one more event. Events that the aggregate does not evolve leave it as it is. */

@@ -10,6 +10,8 @@ import type { RedisLink } from './connection.ts'
 export interface StoredEvent {
   /** 1 for the first. */
   readonly version: number
+  /** Of the command that caused it. */
+  readonly token: string
   /** As `encodeEntry` made it. */
   readonly blob: Buffer
 }
@@ -35,7 +37,8 @@ export async function readAggregateEvents(
     )
     for (const [id, fields] of page) {
       version = Number(replyText(id).split('-', 1)[0])
-      take({ version, blob: replyBuffer(replyArray(fields)[1]) })
+      const [token, blob] = replyArray(fields)
+      take({ version, token: replyText(token), blob: replyBuffer(blob) })
     }
     if (page.length < PAGE_COUNT) return version
   }

@@ -50,7 +50,7 @@ export interface PartitionKeys {
   readonly counter: string
   /** set · tokens of the suspect group that this consumer is running */
   running(consumer: string): string
-  /** stream · events of one aggregate; entry id `<version>-0`: `-` → blob */
+  /** stream · events of one aggregate; entry id `<version>-0`: token → blob */
   aggregate(name: string, id: string): string
   /** hash · view key → blob, of one projection version */
   views(projection: string): string

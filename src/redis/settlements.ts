@@ -27,10 +27,17 @@ export interface FollowUp {
   readonly blob: Buffer
 }
 
-export interface AggregateAppend {
+/** The state that a decision was made on. The version alone does not tell: somebody else may have reached it meanwhile. */
+export interface AggregateGuard {
   /** Redis key of the aggregate's stream, in this partition. */
   readonly key: string
   readonly expectedVersion: number
+  /** Token of the command behind that version; '' for version 0. */
+  readonly expectedToken: string
+}
+
+export interface AggregateAppend extends AggregateGuard {
+  /** None only checks the version. */
   readonly events: readonly Buffer[]
 }
 
@@ -49,6 +56,8 @@ export interface Failure {
   readonly delayMs: number
   readonly blob: Buffer
   readonly record: Buffer
+  /** Counts only on this state. */
+  readonly guard?: AggregateGuard | undefined
 }
 
 export interface SettleRequest {
@@ -84,10 +93,10 @@ export function isPlain(success: Success): boolean {
 
 /** Arguments that a success takes in a request. */
 export function successArguments(success: Success): number {
-  return 11 + success.events.length + 3 * success.followUps.length + (success.append?.events.length ?? 0)
+  return 12 + success.events.length + 3 * success.followUps.length + (success.append?.events.length ?? 0)
 }
 
-export const FAILURE_ARGUMENTS = 8
+export const FAILURE_ARGUMENTS = 11
 
 const LETTERS: Readonly<Record<string, Verdict>> = { '1': 'applied', '0': 'settled-before', c: 'conflict' }
 
@@ -120,29 +129,29 @@ function settleArguments(
     ...[keys.due, keys.dueBodies, keys.outbox, keys.outboxLast, keys.crashes, keys.counter],
   ]
   const aggregates = new Map<string, number>()
+  const guardArguments = (guard: AggregateGuard | undefined): (string | number)[] => {
+    if (guard === undefined) return [0, 0, '']
+    let index = aggregates.get(guard.key)
+    if (index === undefined) {
+      index = scriptKeys.push(guard.key)
+      aggregates.set(guard.key, index)
+    }
+    return [index, guard.expectedVersion, guard.expectedToken]
+  }
   const args: (string | Buffer | number)[] = [GROUP, consumer, request.plain.length]
   for (const ref of request.plain) args.push(ref.entryId)
   args.push(request.successes.length)
   for (const { ref, events, followUps, append, record } of request.successes) {
     args.push(ref.source === 'commands' ? 1 : 2, ref.entryId, ref.token, ref.level)
-    if (append === undefined) args.push(0, 0, 0)
-    else {
-      let index = aggregates.get(append.key)
-      if (index === undefined) {
-        scriptKeys.push(append.key)
-        index = scriptKeys.length
-        aggregates.set(append.key, index)
-      }
-      args.push(index, append.expectedVersion, append.events.length)
-      for (const event of append.events) args.push(event)
-    }
+    args.push(...guardArguments(append), append?.events.length ?? 0)
+    for (const event of append?.events ?? []) args.push(event)
     args.push(events.length)
     for (const event of events) args.push(event)
     args.push(record, followUps.length)
     for (const followUp of followUps) args.push(followUp.target, followUp.delayMs, followUp.blob)
   }
   args.push(request.failures.length)
-  for (const { ref, move, delayMs, blob, record } of request.failures) {
+  for (const { ref, move, delayMs, blob, record, guard } of request.failures) {
     args.push(
       move === 'retry' ? 'T' : 'X',
       ref.source === 'commands' ? 1 : 2,
@@ -150,7 +159,7 @@ function settleArguments(
       ref.token,
       ref.level,
     )
-    args.push(delayMs, blob, record)
+    args.push(delayMs, blob, record, ...guardArguments(guard))
   }
   return { scriptKeys, args }
 }

@@ -163,7 +163,7 @@ export class CommandRun implements HandledCommand {
     })
   }
 
-  /** Appends events to an aggregate if its version is still the expected one; they are emitted as well. */
+  /** Appends events to an aggregate if it is still what was expected; they are emitted as well. None guards the outcome. */
   appendToAggregate(append: AggregateAppend): void {
     this.append = append
     this.events.push(...append.events)

@@ -87,5 +87,5 @@ function move(
   const { attempts } = trail
   const record = packPayload({ attempts, error, atMs: run.scope.clock.nowMs(), ...redrivesOf(trail) })
   const blob = encodeEntry({ ...run.entry, trail }, run.entry.payloadBytes)
-  return { run, failure: { ref: run.ref, move: kind, delayMs, blob, record } }
+  return { run, failure: { ref: run.ref, move: kind, delayMs, blob, record, guard: run.append } }
 }

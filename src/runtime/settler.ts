@@ -169,6 +169,11 @@ export class Settler {
       inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
     }
     for (const [i, run] of batch.failures.entries()) {
+      if (answer.failures[i] === 'conflict') {
+        count.conflicts += 1
+        onConflict(run)
+        continue
+      }
       if (answer.failures[i] === 'applied') {
         if (batch.request.failures[i]?.move === 'retry') count.retried += 1
         else count.dead += 1

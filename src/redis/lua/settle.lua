@@ -9,10 +9,12 @@
 -- ARGV: group, consumer,
 --       n, entry ids of `commands` done without effects…,
 --       n, per command done with effects: source (1 commands, 2 ready), entry id, token, crash level,
---          index in KEYS of its aggregate (0 none), expected version, events to append there…: n, blobs…,
+--          index in KEYS of its aggregate (0 none), expected version, token of the command behind it,
+--          events to append there…: n, blobs…,
 --          n, event blobs…, record ('' none),
 --          n, per follow-up: target ('' here, or `<stream>.<partition>`), delay ms (-1 none), blob
---       n, per failure: 'T' retry or 'X' dead letter, source, entry id, token, crash level, delay ms, blob, record
+--       n, per failure: 'T' retry or 'X' dead letter, source, entry id, token, crash level, delay ms, blob, record,
+--          index in KEYS of its aggregate (0 none), expected version, token of the command behind it
 -- Returns: {acknowledged without effects, per command with effects a letter, per failure a letter, last event id or ''}
 --          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict
 local call, arg, at = redis.call, ARGV, 3
@@ -46,6 +48,15 @@ local function send(target, delay, blob)
   end
 end
 
+-- A race is lost when the aggregate is not what the decision was made on, and the command is still to be settled.
+local function isConflict(source, id, aggregate, version, token)
+  if aggregate == 0 then return false end
+  local tail = call('XREVRANGE', KEYS[aggregate], '+', '-', 'COUNT', 1)[1]
+  local same = tail and tail[1] == int(version) .. '-0' and tail[2][1] == token
+  if not tail then same = version == 0 end
+  return not same and #call('XPENDING', KEYS[source], group, id, id, 1) > 0
+end
+
 local plain, acked = tonumber(arg[at]), 0
 if plain > 0 then acked = call('XACK', KEYS[1], group, unpack(arg, at + 1, at + plain)) end
 at = at + 1 + plain
@@ -62,8 +73,9 @@ local successes, done = {}, tonumber(arg[at])
 at = at + 1
 for i = 1, done do
   local source, id, token, level = tonumber(arg[at]), arg[at + 1], arg[at + 2], arg[at + 3]
-  local aggregate, expected, appends = tonumber(arg[at + 4]), tonumber(arg[at + 5]), tonumber(arg[at + 6])
-  local appendAt = at + 7
+  local aggregate, expected, appends = tonumber(arg[at + 4]), tonumber(arg[at + 5]), tonumber(arg[at + 7])
+  local conflict = isConflict(source, id, aggregate, expected, arg[at + 6])
+  local appendAt = at + 8
   local eventAt = appendAt + appends + 1
   local count = tonumber(arg[eventAt - 1])
   local record = arg[eventAt + count]
@@ -71,18 +83,12 @@ for i = 1, done do
   at = eventAt + count + 2
   local sendAt = at
   at = at + 3 * sends
-  local conflict = false
-  if aggregate > 0 then
-    local tail = call('XREVRANGE', KEYS[aggregate], '+', '-', 'COUNT', 1)
-    local version = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
-    conflict = version ~= expected
-  end
   if conflict then
     successes[i] = 'c'
   elseif call('XACK', KEYS[source], group, id) == 1 then
     successes[i] = '1'
     for j = 0, appends - 1 do
-      call('XADD', KEYS[aggregate], int(expected + 1 + j) .. '-0', '-', arg[appendAt + j])
+      call('XADD', KEYS[aggregate], int(expected + 1 + j) .. '-0', token, arg[appendAt + j])
     end
     for j = 0, count - 1 do
       events[eventCount + 1], events[eventCount + 2] = token, arg[eventAt + j]
@@ -108,9 +114,12 @@ at = at + 1
 for i = 1, moves do
   local move, source, id, token = arg[at], tonumber(arg[at + 1]), arg[at + 2], arg[at + 3]
   local level, delay, blob, record = arg[at + 4], tonumber(arg[at + 5]), arg[at + 6], arg[at + 7]
-  at = at + 8
+  local conflict = isConflict(source, id, tonumber(arg[at + 8]), tonumber(arg[at + 9]), arg[at + 10])
+  at = at + 11
   local pending = call('XPENDING', KEYS[source], group, id, id, 1)
-  if pending[1] and pending[1][2] == consumer and call('XACK', KEYS[source], group, id) == 1 then
+  if conflict then
+    failures[i] = 'c'
+  elseif pending[1] and pending[1][2] == consumer and call('XACK', KEYS[source], group, id) == 1 then
     failures[i] = '1'
     if move == 'T' then
       call('HSET', KEYS[5], token, 'T' .. later(delay, token, blob) .. ':' .. record)
