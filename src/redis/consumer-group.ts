@@ -223,15 +223,7 @@ export async function markRunning(
   consumer: string,
   tokens: readonly string[],
 ): Promise<void> {
-  const key = keys.running(consumer)
-  await link.use('the mark of a suspect group', async (client) => {
-    const replies = await client
-      .multi()
-      .del(key)
-      .sadd(key, ...tokens)
-      .exec()
-    for (const [error] of replies ?? []) if (error !== null) throw error
-  })
+  await link.run('mark-running', [keys.running(consumer)], tokens)
 }
 
 export async function clearRunning(link: RedisLink, keys: PartitionKeys, consumer: string): Promise<void> {

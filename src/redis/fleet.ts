@@ -1,6 +1,7 @@
 /**
  * What every process of a fleet agrees on before it does anything: the secret behind command ids and the number of
- * partitions of each stream. Both are written once and compared ever after.
+ * partitions of each stream. Both are written once and compared ever after; who only joins writes nothing, so that a worker can
+ * also start when Redis is out of memory.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
@@ -14,6 +15,8 @@ import { FLEET_META_KEY, streamMetaKey } from './keys.ts'
  */
 export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinition>): Promise<CommandIds> {
   const secret = await link.use('the fleet secret', async (client) => {
+    const known = await client.hgetBuffer(FLEET_META_KEY, 'secret')
+    if (known !== null) return known
     await client.hsetnx(FLEET_META_KEY, 'secret', Buffer.from(crypto.getRandomValues(new Uint8Array(32))))
     return client.hgetBuffer(FLEET_META_KEY, 'secret')
   })
@@ -25,6 +28,8 @@ export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinit
 async function checkPartitions(link: RedisLink, stream: StreamDefinition): Promise<void> {
   const key = streamMetaKey(stream.name)
   const stored = await link.use(`stream "${stream.name}"`, async (client) => {
+    const known = await client.hget(key, 'partitions')
+    if (known !== null) return known
     await client.hsetnx(key, 'partitions', stream.partitions)
     return client.hget(key, 'partitions')
   })

@@ -12,6 +12,7 @@ import discardDead from './lua/discard-dead.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
+import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
@@ -52,6 +53,7 @@ export type ScriptName =
   | 'ensure-group'
   | 'fire'
   | 'find-dead'
+  | 'mark-running'
   | 'open-reader'
   | 'overview'
   | 'promote'
@@ -83,6 +85,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'ensure-group': ensureGroup,
   fire,
   'find-dead': findDead,
+  'mark-running': markRunning,
   'open-reader': openReader,
   overview,
   promote,

@@ -106,7 +106,7 @@ export class Fetcher extends Service {
       this.#options
     await this.#connect()
     if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
-    const countMax = Math.min(readCountMax, Math.floor(Math.min(inFlight.room, inFlight.roomForBytes()) / 2))
+    const countMax = Math.min(readCountMax, Math.floor(inFlight.room / 2))
     if (countMax < 1 || isHeld()) {
       this.#waitingForRoom = true
       await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)

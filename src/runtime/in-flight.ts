@@ -11,6 +11,12 @@ interface Held {
   readonly sinceMs: number
 }
 
+/** What an entry is taken to weigh before any was seen, and how many entries it takes to learn better. */
+const TYPICAL_BYTES = 65_536
+const TYPICAL_OVER = 16
+/** A read asks for entries of both streams. */
+const ROOM_MIN = 2
+
 export class InFlight {
   readonly #countMax: number
   readonly #bytesMax: number
@@ -18,6 +24,7 @@ export class InFlight {
   readonly #held = new Map<string, Held>()
   #leftDuringReread: Set<string> | undefined
   #bytes = 0
+  #typicalBytes = TYPICAL_BYTES
   #waiting: (() => void) | undefined
 
   constructor(clock: Clock, countMax: number, bytesMax: number) {
@@ -30,15 +37,15 @@ export class InFlight {
     return this.#held.size
   }
 
-  /** How many more entries fit; 0 also when the bytes are used up. */
+  /** How many more entries fit, in count and in bytes if they are as large as the last ones were. */
   get room(): number {
-    return this.#bytes >= this.#bytesMax ? 0 : Math.max(0, this.#countMax - this.#held.size)
+    if (this.#held.size === 0) return Math.max(ROOM_MIN, this.#fitting)
+    return Math.max(0, Math.min(this.#countMax - this.#held.size, this.#fitting))
   }
 
-  /** Entries of average size that fit into the bytes left. */
-  roomForBytes(): number {
-    const average = this.#held.size === 0 ? 256 : Math.max(64, this.#bytes / this.#held.size)
-    return Math.floor((this.#bytesMax - this.#bytes) / average)
+  get #fitting(): number {
+    const left = Math.floor((this.#bytesMax - this.#bytes) / Math.max(1, this.#typicalBytes))
+    return Math.min(this.#countMax, left)
   }
 
   /** Monotonic ms since which the oldest entry is held; undefined when none is. */
@@ -60,6 +67,7 @@ export class InFlight {
     if (this.#held.has(key) || this.#leftDuringReread?.has(key) === true) return false
     this.#held.set(key, { bytes, sinceMs: this.#clock.monotonicMs() })
     this.#bytes += bytes
+    this.#typicalBytes += (bytes - this.#typicalBytes) / TYPICAL_OVER
     return true
   }
 

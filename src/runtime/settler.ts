@@ -128,10 +128,10 @@ export class Settler {
       } catch (error) {
         failures += 1
         telemetry.emit('service.failed', { service: 'settler', error: describeError(error) })
-        if (failures === FAILURES_BEFORE_SPLIT && sizeOf(batch) > 1 && link.ready)
-          return this.#deliverSingly(batch)
         const pauseMs = Math.min(RESEND_MAX_MS, RESEND_MIN_MS * 2 ** Math.min(failures, 7))
         await clock.sleep(pauseMs * (0.5 + clock.random()))
+        if (failures >= FAILURES_BEFORE_SPLIT && sizeOf(batch) > 1 && link.ready)
+          return this.#deliverSingly(batch)
       }
     }
   }

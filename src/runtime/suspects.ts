@@ -54,11 +54,16 @@ export class Suspects {
 
   add(suspect: Suspect): void {
     this.#waiting.push(suspect)
-    if (this.#loop !== undefined) return
+    if (this.#loop === undefined) this.#begin()
+  }
+
+  #begin(): void {
     this.#hold = this.#clock.after(HOLD_MAX_MS, () => this.#release())
     this.#loop = this.#work().finally(() => {
       this.#loop = undefined
       this.#release()
+      // One may have come after the last look, while the last mark was taken off.
+      if (this.#waiting.length > 0 && !this.#stopSignal.aborted) this.#begin()
     })
   }
 

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Creates the consumer group of a partition where it is missing.
 -- A new partition starts at 0. A group that vanished from a stream that was trimmed or delivered from before is made
--- again at the trim floor, and reported: what lay between may run twice, nothing is skipped.
+-- again just before the trim floor, and reported: what lay between may run twice, nothing is skipped. The floor itself may
+-- be an entry that was pending.
 -- KEYS: 1 commands, 2 ready, 3 floors
 -- ARGV: 1 group
 -- Returns: '' when all was there, 'new' for a new partition, 'lost' for a group that had vanished
@@ -14,11 +15,17 @@ local function has(key)
   end
   return false
 end
+local function before(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  if seq ~= '0' then return ms .. '-' .. string.format('%d', tonumber(seq) - 1) end
+  if ms == '0' then return '0' end
+  return string.format('%d', tonumber(ms) - 1) .. '-18446744073709551615'
+end
 local hasCommands, hasReady = has(KEYS[1]), has(KEYS[2])
 if hasCommands and hasReady then return '' end
 local known = redis.call('HGET', KEYS[3], 'created')
 local floor = redis.call('HGET', KEYS[3], 'commands')
-if not hasCommands then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor or '0', 'MKSTREAM') end
+if not hasCommands then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], floor and before(floor) or '0', 'MKSTREAM') end
 if not hasReady then redis.call('XGROUP', 'CREATE', KEYS[2], ARGV[1], '0', 'MKSTREAM') end
 redis.call('HSET', KEYS[3], 'created', '1')
 return known and 'lost' or 'new'

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- One look at all consumers of a partition: what they hold and how they beat.
 -- KEYS: 1 commands, 2 ready, 3 beats
 -- ARGV: 1 group

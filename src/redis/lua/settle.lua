@@ -105,6 +105,11 @@ for i = 1, done do
     if level ~= '0' then call('HDEL', KEYS[11], token) end
   else
     successes[i] = '0'
+    -- Settled by a consumer that was thought dead, and did not know the level: this is the last that hears of it.
+    if level ~= '0' and #call('XPENDING', KEYS[source], group, id, id, 1) == 0 then
+      local record = string.sub(call('HGET', KEYS[5], token) or '', 1, 1)
+      if record ~= 'T' and record ~= 'R' then call('HDEL', KEYS[11], token) end
+    end
   end
 end
 flushEvents()

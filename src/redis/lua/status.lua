@@ -55,7 +55,9 @@ elseif string.sub(token, 1, 1) == 'x' then
 else
   local id = string.sub(token, 2)
   local floor = redis.call('HGET', KEYS[4], 'records') or '0'
-  if tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired'
-  else state = byPosition(KEYS[1], id) end
+  state = byPosition(KEYS[1], id)
+  -- What still waits or runs is no older than its end; of the others, the record may have been dropped.
+  local isOpen = state == 'accepted' or state == 'processing'
+  if not isOpen and tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired' end
 end
 return { state, detail, lastId(KEYS[6]) }

@@ -1,0 +1,192 @@
+/** Faults that were found once: Redis without memory, lost groups, entries behind floors, races inside a worker. */
+import { expect, test } from 'bun:test'
+import { z } from 'zod'
+import type { HandlerDefinition } from '../src/contracts/handler.ts'
+import { defineCommand, defineHandler, done } from '../src/index.ts'
+import type { RedisLink } from '../src/redis/connection.ts'
+import { ensureGroup, markRunning, readNew, sampleConsumers, takeOver } from '../src/redis/consumer-group.ts'
+import { joinFleet } from '../src/redis/fleet.ts'
+import { partitionKeys } from '../src/redis/keys.ts'
+import { trimCommands } from '../src/redis/partition-care.ts'
+import { settle } from '../src/redis/settlements.ts'
+import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
+import type { CommandRun } from '../src/runtime/command-run.ts'
+import { InFlight } from '../src/runtime/in-flight.ts'
+import type { PartitionDesk } from '../src/runtime/partition-desk.ts'
+import { Settler } from '../src/runtime/settler.ts'
+import { Suspects } from '../src/runtime/suspects.ts'
+import { testFleet } from './support/fleet.ts'
+import { startTestRedis } from './support/redis-server.ts'
+import { RecordedTelemetry } from './support/telemetry.ts'
+import { until } from './support/until.ts'
+
+const Do = defineCommand({ type: 'do.it', payload: z.object({ n: z.int() }) })
+const keys = partitionKeys('main', 0)
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => ({ n }))
+
+test('a suspect that arrives while the mark of the last one is taken off still runs', async () => {
+  const ran: CommandRun[] = []
+  const unmark = Promise.withResolvers<void>()
+  let unmarking = 0
+  const desk = {
+    mark: () => Promise.resolve(),
+    unmark: () => {
+      unmarking += 1
+      return unmark.promise
+    },
+  } as unknown as PartitionDesk
+  const handler = { options: { batchCountMax: 100 } } as HandlerDefinition
+  const suspects = new Suspects(
+    (_desk, _handler, runs) => {
+      ran.push(...runs)
+      return Promise.resolve()
+    },
+    SYSTEM_CLOCK,
+    new AbortController().signal,
+    () => undefined,
+  )
+  const run = (token: string) => ({ ref: { token, level: 1 } }) as CommandRun
+  suspects.add({ desk, handler, run: run('e1-0') })
+  await until('the mark to be taken off', () => unmarking === 1)
+  suspects.add({ desk, handler, run: run('e2-0') })
+  unmark.resolve()
+  await until('the second suspect to run', () => ran.length === 2, 1000)
+})
+
+test('with Redis out of memory the dead are still seen, suspects marked, and a worker can start', async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  await ensureGroup(fleet.link, keys)
+  await fleet.append(Do, numbers(1))
+  await readNew(await redis.open('reader'), keys, 'dead', 10, 100)
+  await fleet.link.client.config('SET', 'maxmemory', '1mb')
+  expect((await sampleConsumers(fleet.link, keys)).map((view) => view.pending)).toEqual([1])
+  await markRunning(fleet.link, keys, 'w1', ['e1-0'])
+  expect(await fleet.link.client.smembers(keys.running('w1'))).toEqual(['e1-0'])
+  await joinFleet(fleet.link, fleet.catalogue.streams.values())
+})
+
+test('a group that vanished is made again so that the entry which pinned the stream is delivered', async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  await ensureGroup(fleet.link, keys)
+  await fleet.append(Do, numbers(400))
+  const entries = await readNew(await redis.open('reader'), keys, 'w', 400, 100)
+  const ids = entries.map((entry) => entry.entryId)
+  const pinned = ids[300] ?? ''
+  await fleet.link.client.xack(keys.commands, 'workers', ...ids.filter((id) => id !== pinned))
+  expect((await trimCommands(fleet.link, keys)).commands).toBeGreaterThan(0)
+  await fleet.link.client.xgroup('DESTROY', keys.commands, 'workers')
+  expect(await ensureGroup(fleet.link, keys)).toBe('lost')
+  const again = await readNew(await redis.open('reader'), keys, 'w', 1, 100)
+  expect(again[0]?.entryId).toBe(pinned)
+})
+
+test('a command that has waited longer than results are kept is waiting, not expired', async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  await ensureGroup(fleet.link, keys)
+  const [first, second] = await fleet.append(Do, numbers(2))
+  if (first === undefined || second === undefined) throw new Error('nothing was appended')
+  await readNew(await redis.open('reader'), keys, 'w', 1, 100)
+  await fleet.link.client.hset(keys.floors, 'records', Date.now() + 60_000)
+  expect((await fleet.status(first)).state).toBe('processing')
+  expect((await fleet.status(second)).state).toBe('accepted')
+  await fleet.link.client.xack(keys.commands, 'workers', first.token.slice(1))
+  expect((await fleet.status(first)).state).toBe('expired')
+})
+
+test('the crash level of a command goes also when a worker thought dead settled it first', async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  await ensureGroup(fleet.link, keys)
+  const [one] = await fleet.append(Do, numbers(1))
+  const token = one?.token ?? ''
+  await readNew(await redis.open('reader'), keys, 'paused', 1, 100)
+  const from = { consumer: 'paused', beat: '' }
+  const taken = await takeOver(fleet.link, keys, from, 'heir', 10)
+  expect(taken?.entries.map((entry) => entry.level)).toEqual([1])
+  const ref = { source: 'commands', entryId: token.slice(1), token, level: 0 } as const
+  const nothing = { events: [], followUps: [], append: undefined, record: '' } as const
+  await settle(fleet.link, keys, 'paused', { plain: [ref], successes: [], failures: [] })
+  const late = { ref: { ...ref, level: 1 }, ...nothing }
+  await settle(fleet.link, keys, 'heir', { plain: [], successes: [late], failures: [] })
+  expect(await fleet.link.client.hlen(keys.crashes)).toBe(0)
+})
+
+test('a request that can not be settled is split also when its first failures were an outage', async () => {
+  const telemetry = new RecordedTelemetry()
+  let calls = 0
+  const link = {
+    get ready() {
+      return calls > 6
+    },
+    run: (_name: string, _keys: readonly string[], args: readonly unknown[]) => {
+      calls += 1
+      if (calls <= 6 || args[2] !== 1) return Promise.reject(new Error('no'))
+      return Promise.resolve([1, '', '', ''])
+    },
+  } as unknown as RedisLink
+  const clock = { ...SYSTEM_CLOCK, sleep: () => SYSTEM_CLOCK.sleep(1) }
+  const inFlight = new InFlight(clock, 100, 1_000_000)
+  const onConflict = () => undefined
+  const settler = new Settler({
+    ...{ link, keys, consumer: 'w', clock, telemetry, inFlight, requestsMax: 5, onConflict },
+  })
+  settler.push(
+    ['1-0', '2-0'].map((entryId) => {
+      inFlight.enter(entryId, 100)
+      const ref = { source: 'commands', entryId, token: `e${entryId}`, level: 0 } as const
+      const success = { ref, events: [], followUps: [], append: undefined, record: '' } as const
+      return { run: { ref } as unknown as CommandRun, success }
+    }),
+  )
+  await until('both to be settled', () => inFlight.count === 0, 2000)
+})
+
+test('the bytes in hand stay near their bound when entries are large', async () => {
+  await using redis = await startTestRedis()
+  const Large = defineCommand({ type: 'do.large', payload: z.object({ text: z.string() }) })
+  const gate = Promise.withResolvers<void>()
+  let held = 0
+  const handle = defineHandler(
+    Large,
+    async () => {
+      held += 1
+      await gate.promise
+      return done()
+    },
+    { concurrencyMax: 500 },
+  )
+  const fleet = await testFleet(redis, [Large, handle])
+  for (let i = 0; i < 10; i++) {
+    await fleet.append(
+      Large,
+      Array.from({ length: 20 }, (_, n) => ({ text: `${i} ${n}`.padEnd(200_000, 'x') })),
+    )
+  }
+  const worker = await fleet.worker({ inFlightBytesMax: 4 * 1024 ** 2, batchesMax: 500, readCountMax: 500 })
+  await until('some to be held', () => held > 0)
+  await Bun.sleep(300)
+  const pending = await fleet.pending('main')
+  gate.resolve()
+  await until('all to be done', async () => (await fleet.pending('main')) === 0 && held >= 200)
+  await worker.stop()
+  expect(pending).toBeLessThan(60)
+})
+
+test('room follows the size of what was read last, also when nothing is held', () => {
+  const table = new InFlight(SYSTEM_CLOCK, 1000, 1_000_000)
+  const pass = (bytes: number) => {
+    for (let n = 0; n < 200; n++) {
+      table.enter(`${n}-0`, bytes)
+      table.leave(`${n}-0`)
+    }
+  }
+  pass(100_000)
+  expect(table.room).toBe(10)
+  pass(5_000_000)
+  expect(table.room).toBe(2)
+  pass(100)
+  expect(table.room).toBe(1000)
+})
