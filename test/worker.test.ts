@@ -12,7 +12,7 @@ import {
   retry,
 } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
-import { readNew } from '../src/redis/consumer-group.ts'
+import { ensureGroup, readNew, removeConsumer, sampleConsumers } from '../src/redis/consumer-group.ts'
 import { encodeEntry, packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { settle } from '../src/redis/settlements.ts'
@@ -314,7 +314,7 @@ describe('recovery', () => {
     expect(worker.state).toBe('running')
   })
 
-  test('a silent consumer is taken over from, and its name is removed only when it holds nothing', async () => {
+  test('a silent consumer is taken over from within three seconds', async () => {
     const fleet = await testFleet(redis, [Add, defineHandler(Add, () => done())])
     await fleet.append(Add, numbers(30))
     await fleet.link.client.xgroup('CREATE', keys.commands, 'workers', '0')
@@ -328,6 +328,20 @@ describe('recovery', () => {
     expect(performance.now() - startedMs).toBeLessThan(3000)
     expect(fleet.telemetry.of('entries.claimed').reduce((sum, claim) => sum + claim.suspects, 0)).toBe(30)
     expect(await fleet.link.client.hlen(keys.crashes)).toBe(0)
+  })
+
+  test('a consumer is removed only when it holds nothing and its heartbeat has not moved', async () => {
+    const fleet = await testFleet(redis, [Add, defineHandler(Add, () => done())])
+    await fleet.append(Add, numbers(1))
+    await ensureGroup(fleet.link, keys)
+    const reader = await redis.open('reader')
+    const [entry] = await readNew(reader, keys, 'gone', 1, 10)
+    await fleet.link.client.hset(keys.beats, 'gone', '7:7')
+    expect(await removeConsumer(fleet.link, keys, 'gone', '7:7')).toBe(false)
+    await fleet.link.client.xack(keys.commands, 'workers', entry?.entryId ?? '')
+    expect(await removeConsumer(fleet.link, keys, 'gone', '6:6')).toBe(false)
+    expect(await removeConsumer(fleet.link, keys, 'gone', '7:7')).toBe(true)
+    expect((await sampleConsumers(fleet.link, keys)).map((view) => view.consumer)).not.toContain('gone')
   })
 
   test('what a draining worker has read but not started goes to another, uncharged', async () => {

@@ -24,7 +24,7 @@ export interface TestFleet {
   readonly telemetry: RecordedTelemetry
   /** Appends commands of one type; answers tokens with their partitions, in order. */
   append(command: CommandDefinition, payloads: readonly unknown[], version?: number): Promise<Appended[]>
-  worker(options?: Partial<ConsumerOptions>): Promise<Consumer>
+  worker(options?: Partial<ConsumerOptions>, command?: RedisLink): Promise<Consumer>
   status(at: Appended): Promise<CommandStatus>
   /** Events of a partition in order, with the token of the command that caused them. */
   events(stream: string, partition?: number): Promise<{ token: string; entry: Entry }[]>
@@ -86,10 +86,10 @@ export async function testFleet(redis: TestRedis, definitions: readonly Definiti
       }
       return appended
     },
-    worker: async (options = {}) => {
+    worker: async (options = {}, command = undefined) => {
       const consumer = new Consumer({
         links: redis.links,
-        command: await redis.open(),
+        command: command ?? (await redis.open()),
         catalogue,
         handlers: plainHandlers(catalogue.handlers),
         ids,
