@@ -40,6 +40,8 @@ export interface Settings {
   readonly drainLimitMs: number
   /** Most commands in the hands of one process. */
   readonly inFlightMax: number
+  readonly idempotencyWindowMs: number
+  readonly idempotencyRecordsMax: number
   readonly allowUnsafe: ReadonlySet<UnsafeName>
   /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
   readonly redisServer: string | undefined
@@ -138,6 +140,20 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: String(CONSUMER_DEFAULTS.inFlightMax),
     parse: whole(2, 100_000),
   },
+  idempotencyWindowMs: {
+    variable: 'MILLRACE_IDEMPOTENCY_WINDOW_MS',
+    flag: '--idempotency-window-ms <number>',
+    help: 'how long an idempotency key is remembered at least; the same for every API process',
+    fallback: '86400000',
+    parse: whole(60_000, 30 * 86_400_000),
+  },
+  idempotencyRecordsMax: {
+    variable: 'MILLRACE_IDEMPOTENCY_RECORDS_MAX',
+    flag: '--idempotency-records-max <number>',
+    help: 'keys remembered per window, about 51 bytes of Redis each; beyond it keyed commands get 503',
+    fallback: '4000000',
+    parse: whole(64, 1_000_000_000),
+  },
   allowUnsafe: {
     variable: 'MILLRACE_ALLOW_UNSAFE',
     flag: '--allow-unsafe <names>',
@@ -197,6 +213,8 @@ export function resolveSettings(layers: SettingLayers): Settings {
     durability: read('durability'),
     drainLimitMs: read('drainLimitMs'),
     inFlightMax: read('inFlightMax'),
+    idempotencyWindowMs: read('idempotencyWindowMs'),
+    idempotencyRecordsMax: read('idempotencyRecordsMax'),
     allowUnsafe: read('allowUnsafe'),
     redisServer: read('redisServer'),
     redisWaitMs: read('redisWaitMs'),

@@ -125,13 +125,12 @@ class RoleStart {
   /** Answers where the public listener is. */
   async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
-    const { durability, host, port, redisWaitMs } = settings
+    const { durability, host, port, redisWaitMs, idempotencyWindowMs, idempotencyRecordsMax } = settings
+    const options = { durability, idempotencyWindowMs, idempotencyRecordsMax }
     const link = links.open('ingest')
     await link.whenReady(redisWaitMs)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
-    const bus = await this.#run(
-      new CommandBus({ link, catalogue, ids, clock, telemetry, options: { durability } }),
-    )
+    const bus = await this.#run(new CommandBus({ link, catalogue, ids, clock, telemetry, options }))
     const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })
