@@ -2,7 +2,8 @@
  * Writes this process's heartbeat from a thread of its own, so that a busy event loop does not look like a dead process.
  *
  * The thread also watches the main loop: stuck beyond the longest handler limit plus grace, it ends the process, whose
- * work is then taken over.
+ * work is then taken over. A pause of the whole process (SIGSTOP, a machine that slept) is no fault of the loop and does
+ * not count.
  */
 import { RedisLinks } from '../redis/connection.ts'
 import { writeBeat } from '../redis/consumer-group.ts'
@@ -14,27 +15,35 @@ declare const self: {
   postMessage(value: 'beating' | 'stopped'): void
 }
 
+/** What a round may take beyond its own limits before the whole process must have been paused. */
+const ROUND_GRACE_MS = 500
+
 let stopped = false
 
 async function beat(order: HeartbeatOrder): Promise<void> {
   const clock = SYSTEM_CLOCK
+  const commandTimeoutMs = Math.max(1000, order.intervalMs * 3)
+  const roundMaxMs = 2 * order.intervalMs + commandTimeoutMs + ROUND_GRACE_MS
   const links = new RedisLinks({
     address: { url: order.url },
     telemetry: { emit: () => undefined },
     random: () => clock.random(),
     blockMs: order.intervalMs,
-    commandTimeoutMs: Math.max(1000, order.intervalMs * 3),
+    commandTimeoutMs,
   })
   const link = links.open('command')
   const tick = new Int32Array(order.tick)
   let count = 0
   let seenTick = -1
   let seenMs = clock.monotonicMs()
+  let roundMs = seenMs
   let announced = false
   while (!stopped) {
     const nowMs = clock.monotonicMs()
     const current = Atomics.load(tick, 0)
-    if (current !== seenTick) {
+    const wasPaused = nowMs - roundMs > roundMaxMs
+    roundMs = nowMs
+    if (current !== seenTick || wasPaused) {
       seenTick = current
       seenMs = nowMs
     } else if (nowMs - seenMs > order.stuckAfterMs) {

@@ -1,0 +1,44 @@
+/** A process whose event loop stands still is ended; one that was paused from outside goes on. */
+import { expect, test } from 'bun:test'
+import { join } from 'node:path'
+import { partitionKeys } from '../src/redis/keys.ts'
+import { CONSUMER } from './fixtures/heartbeat/heartbeat.ts'
+import { startTestRedis, type TestRedis } from './support/redis-server.ts'
+import { until } from './support/until.ts'
+
+const FIXTURE = join(import.meta.dir, 'fixtures/heartbeat/heartbeat.ts')
+const { beats } = partitionKeys('main', 0)
+
+function start(redis: TestRedis, mode: string) {
+  return Bun.spawn(['bun', FIXTURE, redis.url, beats, mode], { stdout: 'ignore', stderr: 'ignore' })
+}
+
+test('a process that was stopped for longer than a handler may take goes on beating', async () => {
+  await using redis = await startTestRedis()
+  const link = await redis.open()
+  const beat = () => link.client.hget(beats, CONSUMER)
+  const child = start(redis, 'idle')
+  try {
+    await until('the first beat', async () => (await beat()) !== null)
+    process.kill(child.pid, 'SIGSTOP')
+    await Bun.sleep(2500)
+    const before = await beat()
+    process.kill(child.pid, 'SIGCONT')
+    await until('another beat', async () => child.killed || (await beat()) !== before, 5000)
+    await Bun.sleep(300)
+    expect(child.signalCode).toBeNull()
+  } finally {
+    child.kill('SIGKILL')
+    await child.exited
+  }
+}, 20_000)
+
+test('a process whose event loop stands still is ended', async () => {
+  await using redis = await startTestRedis()
+  const child = start(redis, 'block')
+  await Promise.race([child.exited, Bun.sleep(8000)])
+  const { signalCode } = child
+  child.kill('SIGKILL')
+  await child.exited
+  expect(signalCode).toBe('SIGKILL')
+}, 20_000)
