@@ -46,10 +46,19 @@ export async function trimCommands(link: RedisLink, keys: PartitionKeys): Promis
   }
 }
 
+export interface SlowestReader {
+  /** `<projection>@<version>` */
+  readonly name: string
+  readonly position: string
+  /** Since the oldest event that it has not read; undefined when it has read all. */
+  readonly behindMs: number | undefined
+}
+
 export interface EventTrim {
   readonly events: number
   readonly bytes: number
-  readonly slowestReader: string | undefined
+  /** Nothing that it has not read is trimmed. */
+  readonly slowest: SlowestReader | undefined
 }
 
 export async function trimEvents(
@@ -64,11 +73,17 @@ export async function trimEvents(
       [retention.eventsMs, retention.eventsBytesMax, TRIM_COUNT_MAX],
     ),
   )
-  const slowest = replyText(reply[2])
+  const name = replyText(reply[2])
+  const behindMs = replyNumber(reply[4])
+  const slowest = {
+    name,
+    position: replyText(reply[3]),
+    behindMs: behindMs < 0 ? undefined : behindMs,
+  }
   return {
     events: replyNumber(reply[0]),
     bytes: replyNumber(reply[1]),
-    slowestReader: slowest === '' ? undefined : slowest,
+    slowest: name === '' ? undefined : slowest,
   }
 }
 

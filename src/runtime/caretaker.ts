@@ -7,7 +7,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { trimDead } from '../redis/dead-letter-stream.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
-import { sweepRecords, trimCommands, trimEvents } from '../redis/partition-care.ts'
+import { type SlowestReader, sweepRecords, trimCommands, trimEvents } from '../redis/partition-care.ts'
 import type { Clock } from './clock.ts'
 import { PeriodicService } from './service.ts'
 
@@ -26,10 +26,14 @@ const SLOW_ROUND = 10
 const SWEEP_COUNT_MAX = 2000
 const DEAD_COUNT_MAX = 500
 const PENDING_ALARM_AFTER_MS = 600_000
+/** Beyond the retention of events: a projection that is merely being mended or rebuilt is no alarm. */
+const READER_ALARM_AFTER_MS = 86_400_000
 
 export class Caretaker extends PeriodicService {
   readonly #options: CaretakerOptions
   #round = 0
+  /** The reader that an alarm was raised for. */
+  #alarmedReader: string | undefined
   #pinned: { readonly id: string; readonly sinceMs: number; alarmed: boolean } | undefined
 
   constructor(options: CaretakerOptions) {
@@ -58,7 +62,8 @@ export class Caretaker extends PeriodicService {
   async #slowly(): Promise<void> {
     const { link, keys, stream } = this.#options
     for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
-      const { events } = await trimEvents(link, keys, stream.retention)
+      const { events, slowest } = await trimEvents(link, keys, stream.retention)
+      this.#watchReader(slowest)
       this.#report('events', events)
       if (events === 0) break
     }
@@ -100,6 +105,24 @@ export class Caretaker extends PeriodicService {
       alarm: 'entry-pins-stream',
       stream: keys.stream,
       detail: `Entry ${id} of ${keys.stream}.${keys.partition} is pending for ${Math.round(ageMs / 1000)} s; nothing after it can be trimmed.`,
+    })
+  }
+
+  /** Events that a projection has not read are kept, also for one that nobody runs any more. */
+  #watchReader(slowest: SlowestReader | undefined): void {
+    const { telemetry, keys, stream } = this.#options
+    const behindMs = slowest?.behindMs ?? 0
+    if (slowest === undefined || behindMs <= stream.retention.eventsMs + READER_ALARM_AFTER_MS) {
+      this.#alarmedReader = undefined
+      return
+    }
+    if (this.#alarmedReader === slowest.name) return
+    this.#alarmedReader = slowest.name
+    const place = `${keys.stream}.${keys.partition}`
+    telemetry.emit('alarm.raised', {
+      alarm: 'reader-pins-events',
+      stream: keys.stream,
+      detail: `Projection ${slowest.name} has not read the events of ${place} for ${Math.round(behindMs / 3_600_000)} h, so they can't be trimmed. Run it again, or, if it is retired, forget it: HDEL ${keys.readers} ${slowest.name}`,
     })
   }
 }

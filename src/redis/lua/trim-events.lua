@@ -2,8 +2,8 @@
 -- Trims events that are past their retention and that every reader has read.
 -- KEYS: 1 events, 2 readers, 3 floors
 -- ARGV: 1 keep for ms, 2 keep at most bytes, 3 most entries
--- Returns: {trimmed, bytes before, the slowest reader's position or ''}
-if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, '' } end
+-- Returns: {trimmed, bytes before, the slowest reader or '', its position, ms since the oldest event it has not read or -1}
+if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0, '', '', -1 } end
 local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-?(%d*)$')
   return tonumber(ms), tonumber(seq) or 0
@@ -13,13 +13,14 @@ local function older(a, b)
   local bMs, bSeq = parts(b)
   return aMs < bMs or (aMs == bMs and aSeq < bSeq)
 end
-local slowest = ''
+local slowest, name = '', ''
 local readers = redis.call('HGETALL', KEYS[2])
 for i = 2, #readers, 2 do
-  if slowest == '' or older(readers[i], slowest) then slowest = readers[i] end
+  if slowest == '' or older(readers[i], slowest) then slowest, name = readers[i], readers[i - 1] end
 end
 local time = redis.call('TIME')
-local cut = string.format('%d-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local cut = string.format('%d-0', math.max(0, now - tonumber(ARGV[1])))
 local bytes = redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 5)
 if bytes > tonumber(ARGV[2]) then
   local head = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', math.min(500, tonumber(ARGV[3])))
@@ -31,4 +32,5 @@ local trimmed = redis.call('XTRIM', KEYS[1], 'MINID', '~', cut, 'LIMIT', ARGV[3]
 if trimmed > 0 and older(redis.call('HGET', KEYS[3], 'events') or '0-0', cut) then
   redis.call('HSET', KEYS[3], 'events', cut)
 end
-return { trimmed, bytes, slowest }
+local unread = slowest ~= '' and redis.call('XRANGE', KEYS[1], '(' .. slowest, '+', 'COUNT', 1)[1]
+return { trimmed, bytes, name, slowest, unread and math.max(0, now - parts(unread[1])) or -1 }
