@@ -4,7 +4,14 @@ import { z } from 'zod'
 import type { HandlerDefinition } from '../src/contracts/handler.ts'
 import { defineCommand, defineHandler, done } from '../src/index.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { ensureGroup, markRunning, readNew, sampleConsumers, takeOver } from '../src/redis/consumer-group.ts'
+import {
+  ensureGroup,
+  identifyConnection,
+  markRunning,
+  readNew,
+  sampleConsumers,
+  takeOver,
+} from '../src/redis/consumer-group.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { trimCommands } from '../src/redis/partition-care.ts'
@@ -189,4 +196,33 @@ test('room follows the size of what was read last, also when nothing is held', (
   expect(table.room).toBe(2)
   pass(100)
   expect(table.room).toBe(1000)
+})
+
+test("after a restart of Redis a worker ends nobody else's connection", async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  const own = await redis.open('reader')
+  const before = await identifyConnection(own)
+  await redis.kill()
+  await redis.restart()
+  await own.whenReady(5000)
+  const after = await identifyConnection(own)
+  expect(after.runId).not.toBe(before.runId)
+
+  const handle = defineHandler(Do, () => done())
+  const working = await testFleet(redis, [Do, handle])
+  const worker = await working.worker()
+  const bystanders = await Promise.all(Array.from({ length: 12 }, () => redis.open('ingest')))
+  const kills = async () => {
+    const [, count] =
+      /cmdstat_client\|kill:calls=(\d+)/.exec(await fleet.link.client.info('commandstats')) ?? []
+    return Number(count ?? 0)
+  }
+  await redis.kill()
+  await redis.restart()
+  for (const link of bystanders) await link.whenReady(5000)
+  await working.append(Do, numbers(1))
+  await until('the command to be done', async () => working.telemetry.of('batch.settled').length > 0)
+  expect(await kills()).toBe(0)
+  await worker.stop()
 })

@@ -239,9 +239,17 @@ export async function writeBeat(
   await link.run('beat', beatKeys, [consumer, value])
 }
 
-/** The server's id of this connection. */
-export async function connectionId(link: RedisLink): Promise<number> {
-  return replyNumber(await link.use('CLIENT ID', (client) => client.client('ID')))
+/** How a server knows a connection. A server that was started again counts from one, so an id alone may be another's. */
+export interface ConnectionIdentity {
+  readonly id: number
+  /** Of this run of the server. */
+  readonly runId: string
+}
+
+export async function identifyConnection(link: RedisLink): Promise<ConnectionIdentity> {
+  const id = replyNumber(await link.use('CLIENT ID', (client) => client.client('ID')))
+  const info = await link.use('INFO', (client) => client.info('server'))
+  return { id, runId: /^run_id:(\w+)/m.exec(info)?.[1] ?? '' }
 }
 
 /** Ends a connection that the server may still be serving; one that is gone already is fine. */

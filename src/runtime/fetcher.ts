@@ -14,9 +14,10 @@ import type { HealthReport } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
-  connectionId,
+  type ConnectionIdentity,
   ensureGroup,
   forgetGone,
+  identifyConnection,
   killConnection,
   type ReadEntry,
   readLevels,
@@ -54,7 +55,7 @@ const PENDING_PAGE = 500
 export class Fetcher extends Service {
   readonly #options: FetcherOptions
   #loop: Promise<void> | undefined
-  #connection: number | undefined
+  #connection: ConnectionIdentity | undefined
   #generation = 0
   #rereadDueMs = 0
   #readIssuedMs = Number.NEGATIVE_INFINITY
@@ -82,7 +83,7 @@ export class Fetcher extends Service {
 
   protected override async onStop(): Promise<void> {
     const { command } = this.#options
-    if (this.#connection !== undefined) await unblock(command, this.#connection).catch(() => undefined)
+    if (this.#connection !== undefined) await unblock(command, this.#connection.id).catch(() => undefined)
     await this.#loop
   }
 
@@ -138,9 +139,10 @@ export class Fetcher extends Service {
     await reader.whenReady(CONNECT_WAIT_MS, this.stopSignal)
     const { generation } = reader
     if (generation === this.#generation) return
-    const id = await connectionId(reader)
-    if (this.#connection !== undefined) await killConnection(command, this.#connection)
-    this.#connection = id
+    const present = await identifyConnection(reader)
+    const last = this.#connection
+    if (last !== undefined && last.runId === present.runId) await killConnection(command, last.id)
+    this.#connection = present
     this.#generation = generation
     this.#rereadDueMs = 0
   }
