@@ -169,6 +169,28 @@ test('without CONFIG GET everysec is fine and fsync is refused unless allowed by
   })
 })
 
+for (const [without, says] of [
+  ['-info', /lacks a right: NOPERM .*'info'/],
+  ['-@scripting', /lacks a right: NOPERM .*'evalsha'/],
+  ['-time', /may not send time on/],
+  ['-client|kill -client|unblock', /may not send client\|kill, client\|unblock on/],
+  ['-@pubsub', /may not send publish, subscribe on/],
+  ['resetchannels', /may not send publish, subscribe on/],
+  ['-@write', /may not send set, xadd, xreadgroup on/],
+  ['resetkeys', /may not send get, set, xadd, xreadgroup on/],
+] as const) {
+  test(`a user whose rights end with ${without} is refused at start, with where the rights are listed`, async () => {
+    await link.client.call('ACL', ...(await documentedRights('secret')), ...without.split(' '))
+    await asUser('millrace', 'secret', async (own) => {
+      const told = await refusal(checkServer(own, demands('everysec')))
+      expect(told).toMatch(
+        /^config\.invalid: The user of REDIS_URL .* Grant the rights that docs\/redis\.md lists\.$/,
+      )
+      expect(told).toMatch(says)
+    })
+  })
+}
+
 test('a wrong password is told at once, without repeating it', async () => {
   await link.client.call('ACL', ...(await documentedRights('secret')))
   const told = await refusal(asUser('millrace', 'hunter2', async () => undefined))

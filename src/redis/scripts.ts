@@ -13,6 +13,7 @@ import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
+import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
@@ -54,6 +55,7 @@ export type ScriptName =
   | 'fire'
   | 'find-dead'
   | 'mark-running'
+  | 'missing-rights'
   | 'open-reader'
   | 'overview'
   | 'promote'
@@ -86,6 +88,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   fire,
   'find-dead': findDead,
   'mark-running': markRunning,
+  'missing-rights': missingRights,
   'open-reader': openReader,
   overview,
   promote,

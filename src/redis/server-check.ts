@@ -6,6 +6,7 @@
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { RedisLink, RedisLinks } from './connection.ts'
+import { pingChannel, streamMetaKey } from './keys.ts'
 
 /** What an operator may accept by name (`MILLRACE_ALLOW_UNSAFE`). */
 export const TOLERANCES = [
@@ -62,13 +63,38 @@ export async function readServerInfo(link: RedisLink): Promise<ServerInfo> {
 }
 
 /**
- * @throws MillraceError `server.version`, `server.unsafe`
+ * @throws MillraceError `server.version`, `server.unsafe`, `config.invalid` when the user lacks a right
  */
 export async function checkServer(link: RedisLink, demands: ServerDemands): Promise<ServerInfo> {
-  const info = await readServerInfo(link)
+  const info = await permitted(readServerInfo(link))
   judgeServer(info, demands)
+  await checkRights(link)
   await checkFsync(link, demands)
   return info
+}
+
+/** Asked before anything runs: a right that is missing later shows as a service that fails for ever. */
+async function checkRights(link: RedisLink): Promise<void> {
+  const missing = await permitted(link.run('missing-rights', [], [streamMetaKey('any'), pingChannel('any')]))
+  if (!Array.isArray(missing) || missing.length === 0) return
+  throw lacking(`may not send ${missing.join(', ')} on keys and channels that start with "mr:"`)
+}
+
+/** @throws MillraceError `config.invalid` instead of a reply that the user has no permission */
+async function permitted<Result>(work: Promise<Result>): Promise<Result> {
+  try {
+    return await work
+  } catch (error) {
+    const denied = error instanceof Error ? /NOPERM .*/.exec(error.message)?.[0] : undefined
+    throw denied === undefined ? error : lacking(`lacks a right: ${denied}`)
+  }
+}
+
+function lacking(what: string): MillraceError {
+  return new MillraceError(
+    'config.invalid',
+    `The user of REDIS_URL ${what}. Grant the rights that docs/redis.md lists.`,
+  )
 }
 
 /**
