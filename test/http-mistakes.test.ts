@@ -88,6 +88,25 @@ const nested = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth)
 const order = { orderId: 'o-1' }
 
 describe('400 malformed-request', () => {
+  test('a body of JSON that is not UTF-8, rather than other characters than were sent', async () => {
+    const bytes = (text: string) => Buffer.from(text.replace('?', '\xf0\x9f\x98'), 'latin1')
+    const single = bytes(JSON.stringify({ ...order, orderId: 'o-?' }))
+    await expectProblem(await api.post('/v1/commands/order.place', single), 400, 'malformed-request')
+    const item = JSON.stringify({ type: 'order.place', payload: order })
+    const cut = item.replace(order.orderId, 'o-?')
+    await expectProblem(await api.post('/v1/commands', bytes(`[${cut}]`)), 400, 'malformed-request')
+    const lines = bytes([item, cut, item].join('\n'))
+    const bulk = await api.post('/v1/commands', lines, { 'content-type': 'application/x-ndjson' })
+    expect(await bulk.json()).toMatchObject({
+      accepted: 2,
+      results: [
+        { index: 0 },
+        { problem: { status: 400, type: '/problems/malformed-request' } },
+        { index: 2 },
+      ],
+    })
+  })
+
   test('a body that is not JSON', async () => {
     await expectProblem(await api.post('/v1/commands/order.place', '{"orderId":'), 400, 'malformed-request')
     await expectProblem(await api.post('/v1/commands', '[{]'), 400, 'malformed-request')

@@ -2,6 +2,7 @@
  * Bulk bodies: from bytes to one submission, or one refusal, for each item, in the order of the body. A bad line or item
  * costs only itself; a body that is no list at all costs the request.
  */
+import { isUtf8 } from 'node:buffer'
 import type { Submission } from '../commands/submission.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
@@ -10,6 +11,7 @@ import { isIdempotencyKey } from './idempotency-key.ts'
 import type { Media } from './media-type.ts'
 import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
+import { utf8Text } from './utf8-text.ts'
 
 export type BulkItem = Submission | MillraceError
 
@@ -55,7 +57,7 @@ function readValues(media: Media, body: Buffer, itemsMax: number): unknown[] {
 }
 
 function readJsonArray(body: Buffer): unknown[] {
-  const value = parseJson(body.toString('utf8'))
+  const value = parseJson(utf8Text(body))
   if (Array.isArray(value)) return value
   throw new MillraceError(
     'command.invalid',
@@ -74,20 +76,19 @@ export function parseJson(text: string): unknown {
 }
 
 /**
- * Bun reads good lines fastest, but gives up at the first bad one, and lets a value reach over several lines: then, seen from
- * the counts, each line is read by itself.
+ * Bun reads good lines fastest, but gives up at the first bad one, takes any bytes for text, and lets a value reach over
+ * several lines: then, seen from the bytes and the counts, each line is read by itself.
  */
 function readLines(body: Buffer, itemsMax: number): unknown[] {
-  const { values, done, error } = Bun.JSONL.parseChunk(body)
-  if (done && error === null && values.length === countLines(body)) return values
-  const lines = body
-    .toString('utf8')
-    .split('\n')
-    .filter((line) => line.trim() !== '')
+  const lines = linesOf(body)
   if (lines.length > itemsMax) throw tooMany(lines.length, itemsMax)
-  return lines.map((line) => {
+  if (isUtf8(body)) {
+    const { values, done, error } = Bun.JSONL.parseChunk(body)
+    if (done && error === null && values.length === lines.length) return values
+  }
+  return lines.map(({ from, to }) => {
     try {
-      return JSON.parse(line)
+      return JSON.parse(utf8Text(body.subarray(from, to)))
     } catch {
       return new MillraceError('command.malformed', 'This line is not JSON.')
     }
@@ -97,17 +98,17 @@ function readLines(body: Buffer, itemsMax: number): unknown[] {
 const NEWLINE = 10
 const SPACE = 32
 
-/** Lines that are not blank. */
-function countLines(body: Buffer): number {
-  let count = 0
+/** Where lines begin and end that are not blank. */
+function linesOf(body: Buffer): { readonly from: number; readonly to: number }[] {
+  const lines: { from: number; to: number }[] = []
   for (let at = 0; at < body.length; ) {
     const newline = body.indexOf(NEWLINE, at)
-    const end = newline < 0 ? body.length : newline
-    while (at < end && (body[at] ?? 0) <= SPACE) at += 1
-    if (at < end) count += 1
-    at = end + 1
+    const to = newline < 0 ? body.length : newline
+    while (at < to && (body[at] ?? 0) <= SPACE) at += 1
+    if (at < to) lines.push({ from: at, to })
+    at = to + 1
   }
-  return count
+  return lines
 }
 
 function tooMany(count: number, itemsMax: number): MillraceError {

@@ -30,6 +30,7 @@ import {
   statusOf,
 } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
+import { utf8Text } from './utf8-text.ts'
 
 export interface CommandBounds {
   /** Bytes of the body of one command. Default 256 KiB. */
@@ -94,9 +95,8 @@ async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRoutePar
   const entered = bodies.enter(c, bounds.bodyBytesMax)
   const place = typeof entered === 'number' ? entered : await entered
   try {
-    const request = c.req.raw
-    const body = media === 'json' ? await request.text() : Buffer.from(await request.arrayBuffer())
-    const payload = decodePayload(headers, body)
+    const body = Buffer.from(await c.req.raw.arrayBuffer())
+    const payload = decodePayload(media, headers, body)
     const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(type, media, body)
     return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, deliver, trace }))
   } finally {
@@ -104,10 +104,9 @@ async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRoutePar
   }
 }
 
-/** JSON comes as text, MessagePack as bytes. */
-function decodePayload(headers: Headers, body: string | Buffer): unknown {
-  if (typeof body !== 'string') return parseBody(headers, SINGLE_TYPES, () => decodeMsgpack(body))
-  const payload = parseBody(headers, SINGLE_TYPES, () => parseJson(body))
+function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: Buffer): unknown {
+  if (media === 'msgpack') return parseBody(headers, SINGLE_TYPES, () => decodeMsgpack(body))
+  const payload = parseBody(headers, SINGLE_TYPES, () => parseJson(utf8Text(body)))
   checkPayload(payload)
   return payload
 }
