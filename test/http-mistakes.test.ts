@@ -1,9 +1,10 @@
 /** Every mistake a client can make has one answer: status, problem type and the headers that go with it. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import { connect } from 'node:net'
 import { pack } from 'msgpackr'
 import { z } from 'zod'
 import { defineCommand } from '../src/contracts/command.ts'
+import { MillraceError } from '../src/contracts/errors.ts'
 import { defineEvent } from '../src/contracts/event.ts'
 import { defineProjection } from '../src/contracts/projection.ts'
 import { defineStream } from '../src/contracts/stream.ts'
@@ -491,6 +492,16 @@ describe('503', () => {
     const again = await send()
     expect(again.headers.get('idempotent-replayed')).toBe('true')
     expect((await storedCount()) - before).toBe(1)
+  })
+
+  test('a read whose reply was lost is asked again; nothing of it can be stored', async () => {
+    const { id } = (await (await api.post('/v1/commands/order.place', order)).json()) as { id: string }
+    const lost = new MillraceError('redis.unknown', 'The answer was lost on purpose.')
+    const status = spyOn(api.bus, 'status').mockRejectedValueOnce(lost)
+    const answer = await api.fetch(`/v1/commands/${id}`)
+    status.mockRestore()
+    expect(answer.headers.get('retry-after')).toBe('1')
+    await expectProblem(answer, 503, 'temporary-reduced-capacity')
   })
 
   test('Redis is away', async () => {

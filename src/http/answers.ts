@@ -93,8 +93,15 @@ export class Answers {
     if (problemOf(error) === 'internal-error') {
       this.#telemetry.emit('request.failed', { route, requestId, error: describeError(error) })
     }
-    return problemResponse(c, problemFromError(error), retryHeaders(error), requestId)
+    return problemResponse(c, toldProblem(c, error), retryHeaders(error), requestId)
   }
+}
+
+/** Who only reads has nothing that may or may not be stored. */
+function toldProblem(c: RouteContext, error: unknown): Problem {
+  const reads = c.req.method === 'GET' || c.req.method === 'HEAD'
+  if (!reads || problemOf(error) !== 'outcome-unknown') return problemFromError(error)
+  return describeProblem('temporary-reduced-capacity', (error as MillraceError).message)
 }
 
 /** Retry-After for everything that may go better later. */
