@@ -226,3 +226,37 @@ test("after a restart of Redis a worker ends nobody else's connection", async ()
   expect(await kills()).toBe(0)
   await worker.stop()
 })
+
+test('looking through the own pending list does not carry what is in hand over the wire again', async () => {
+  await using redis = await startTestRedis()
+  const Large = defineCommand({ type: 'do.large', payload: z.object({ text: z.string() }) })
+  const gate = Promise.withResolvers<void>()
+  let held = 0
+  const handle = defineHandler(Large, async () => {
+    held += 1
+    await gate.promise
+    return done()
+  })
+  const fleet = await testFleet(redis, [Large, handle])
+  const worker = await fleet.worker()
+  await fleet.append(
+    Large,
+    Array.from({ length: 20 }, (_, n) => ({ text: `${n}`.padEnd(200_000, 'x') })),
+  )
+  await until('some to be held', async () => held > 0 && (await fleet.pending('main')) === 20)
+  const { client } = fleet.link
+  const sent = async () => Number(/total_net_output_bytes:(\d+)/.exec(await client.info('stats'))?.[1])
+  const kills = async () =>
+    Number(/cmdstat_client\|kill:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0)
+  const before = await sent()
+  const reader = /id=(\d+) [^\n]*name=millrace-reader [^\n]*cmd=xreadgroup/.exec(
+    (await client.client('LIST')) as string,
+  )
+  await client.client('KILL', 'ID', Number(reader?.[1]))
+  await until('the old connection to be ended by the worker', async () => (await kills()) >= 2)
+  await Bun.sleep(500)
+  expect((await sent()) - before).toBeLessThan(1_000_000)
+  gate.resolve()
+  await until('all to be done', async () => (await fleet.pending('main')) === 0)
+  await worker.stop()
+})

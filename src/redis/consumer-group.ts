@@ -53,33 +53,36 @@ export async function readNew(
   return isNothing(reply) ? [] : readEntries(reply, keys)
 }
 
-/** Pages through the consumer's own pending entries from both streams; bodies that are gone come without blob. */
-export async function readOwnPending(
+/** One page of the consumer's own pending ids in one stream, from after `afterId` ('' the first). */
+export async function listOwnPending(
   reader: RedisLink,
   keys: PartitionKeys,
   consumer: string,
+  source: Source,
+  afterId: string,
   countMax: number,
+): Promise<string[]> {
+  const key = source === 'commands' ? keys.commands : keys.ready
+  const from = afterId === '' ? '-' : `(${afterId}`
+  const reply = await reader.use('XPENDING of the own entries', (client) =>
+    client.xpending(key, GROUP, from, '+', countMax, consumer),
+  )
+  return replyArray(reply).map((row) => replyText(replyArray(row)[0]))
+}
+
+/** Pending entries by their ids; bodies that are gone come without blob. */
+export async function readPending(
+  reader: RedisLink,
+  keys: PartitionKeys,
+  source: Source,
+  ids: readonly string[],
 ): Promise<ReadEntry[]> {
-  const all: ReadEntry[] = []
-  for (const [source, key] of [
-    ['ready', keys.ready],
-    ['commands', keys.commands],
-  ] as const) {
-    let after = '0-0'
-    for (;;) {
-      const from = after
-      const reply = await reader.use('XREADGROUP of pending entries', (client: Redis) =>
-        client.xreadgroupBuffer('GROUP', GROUP, consumer, 'COUNT', countMax, 'STREAMS', key, from),
-      )
-      const page = isNothing(reply) ? [] : readEntries(reply, keys)
-      all.push(...page)
-      const last = page.at(-1)
-      if (last === undefined || page.length < countMax) break
-      after = last.entryId
-    }
-    if (source === 'commands') break
-  }
-  return all
+  const key = source === 'commands' ? keys.commands : keys.ready
+  const replies = await reader.use('pending entries', (client) =>
+    Promise.all(ids.map((id) => client.xrangeBuffer(key, id, id))),
+  )
+  const rows = replies.map((reply, i) => reply[0] ?? [ids[i], null])
+  return readEntries([[key, rows]], keys)
 }
 
 function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {

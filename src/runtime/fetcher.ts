@@ -19,15 +19,17 @@ import {
   forgetGone,
   identifyConnection,
   killConnection,
+  listOwnPending,
   type ReadEntry,
   readLevels,
   readNew,
-  readOwnPending,
+  readPending,
   unblock,
 } from '../redis/consumer-group.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import type { Source } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
-import type { InFlight } from './in-flight.ts'
+import { type InFlight, inFlightKey } from './in-flight.ts'
 import { Service } from './service.ts'
 
 export interface FetcherOptions {
@@ -51,6 +53,8 @@ const READ_GRACE_MS = 2000
 const HELD_PAUSE_MS = 5
 const CONNECT_WAIT_MS = 2000
 const PENDING_PAGE = 500
+/** Bodies fetched at once: they may be large. */
+const PENDING_BODIES = 16
 
 export class Fetcher extends Service {
   readonly #options: FetcherOptions
@@ -148,13 +152,10 @@ export class Fetcher extends Service {
   }
 
   async #reread(): Promise<void> {
-    const { reader, command, keys, consumer, clock, inFlight, telemetry } = this.#options
+    const { command, keys, clock, inFlight, telemetry } = this.#options
     inFlight.rereadStarted()
     try {
-      const own = await this.#watched(() => readOwnPending(reader, keys, consumer, PENDING_PAGE))
-      const missed = own.filter(
-        (entry) => !inFlight.has(entry.source === 'commands' ? entry.entryId : `r${entry.entryId}`),
-      )
+      const missed = [...(await this.#readMissed('ready')), ...(await this.#readMissed('commands'))]
       if (missed.length > 0) {
         const levels = await readLevels(
           command,
@@ -170,6 +171,26 @@ export class Fetcher extends Service {
       inFlight.rereadEnded()
     }
     this.#rereadDueMs = clock.monotonicMs() + REREAD_EVERY_MS
+  }
+
+  /** Own pending entries that are not in hand; of all others not even the bodies are asked for. */
+  async #readMissed(source: Source): Promise<ReadEntry[]> {
+    const { reader, keys, consumer, inFlight } = this.#options
+    const missed: ReadEntry[] = []
+    let after: string | undefined = ''
+    while (after !== undefined) {
+      const from: string = after
+      const page = await this.#watched(() =>
+        listOwnPending(reader, keys, consumer, source, from, PENDING_PAGE),
+      )
+      const ids = page.filter((id) => !inFlight.has(inFlightKey(source, id)))
+      for (let i = 0; i < ids.length; i += PENDING_BODIES) {
+        const some = ids.slice(i, i + PENDING_BODIES)
+        missed.push(...(await this.#watched(() => readPending(reader, keys, source, some))))
+      }
+      after = page.length < PENDING_PAGE ? undefined : page.at(-1)
+    }
+    return missed
   }
 
   #accept(entries: readonly ReadEntry[]): void {

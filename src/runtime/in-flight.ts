@@ -54,8 +54,9 @@ export class InFlight {
     return undefined
   }
 
+  /** Also true for what left while the pending list is being read. */
   has(key: string): boolean {
-    return this.#held.has(key)
+    return this.#held.has(key) || this.#leftDuringReread?.has(key) === true
   }
 
   keys(): IterableIterator<string> {
@@ -64,7 +65,7 @@ export class InFlight {
 
   /** False when it is here already, or left while the pending list was being read. */
   enter(key: string, bytes: number): boolean {
-    if (this.#held.has(key) || this.#leftDuringReread?.has(key) === true) return false
+    if (this.has(key)) return false
     this.#held.set(key, { bytes, sinceMs: this.#clock.monotonicMs() })
     this.#bytes += bytes
     this.#typicalBytes += (bytes - this.#typicalBytes) / TYPICAL_OVER
