@@ -10,6 +10,7 @@
  * flight when a connection died is *unknown*, and every write is a script that can be sent again. No role keeps an
  * offline queue: it has no bound.
  */
+import { isIP } from 'node:net'
 import { Redis, type RedisOptions } from 'ioredis'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
@@ -261,25 +262,20 @@ export function addressOptions(url: string): RedisOptions {
       `REDIS_URL names database "${parsed.pathname.slice(1)}"; use a number.`,
     )
   }
+  const host = parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1'
   return {
-    host: parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1',
+    host,
     port: parsed.port === '' ? 6379 : Number(parsed.port),
     db: database,
     ...(parsed.username === '' ? {} : { username: decodeURIComponent(parsed.username) }),
     ...(parsed.password === '' ? {} : { password: decodeURIComponent(parsed.password) }),
-    ...(parsed.protocol === 'rediss:' ? { tls: { servername: parsed.hostname } } : {}),
+    ...(parsed.protocol === 'rediss:' ? { tls: isIP(host) === 0 ? { servername: host } : {} } : {}),
   }
 }
 
-const NOT_SENT = [
-  "Stream isn't writeable",
-  'LOADING',
-  'MASTERDOWN',
-  'READONLY',
-  'NOREPLICAS',
-  'MISCONF',
-  'BUSY ',
-]
+/** What ioredis says of a connection that is away. */
+const NOT_CONNECTED = "Stream isn't writeable"
+const NOT_SENT = [NOT_CONNECTED, 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'BUSY ']
 
 /**
  * Translates what ioredis throws. `ReplyError.command.args` holds payloads and AUTH arguments, so the original object
@@ -298,7 +294,8 @@ export function redisError(error: unknown, what: string): MillraceError {
     )
   }
   if (NOT_SENT.some((start) => text.includes(start))) {
-    return new MillraceError('redis.unavailable', `Redis can't serve ${what} now: ${text}`, {
+    const why = text.startsWith(NOT_CONNECTED) ? 'it is not reachable' : text
+    return new MillraceError('redis.unavailable', `Redis can't serve ${what} now: ${why}`, {
       retryAfterS: 1,
     })
   }
