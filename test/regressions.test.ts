@@ -6,6 +6,7 @@ import { defineCommand, defineHandler, done } from '../src/index.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import {
   ensureGroup,
+  forgetGone,
   identifyConnection,
   markRunning,
   readNew,
@@ -259,4 +260,35 @@ test('looking through the own pending list does not carry what is in hand over t
   gate.resolve()
   await until('all to be done', async () => (await fleet.pending('main')) === 0)
   await worker.stop()
+})
+
+test('a command whose entry is gone stays lost in its status, whoever found out', async () => {
+  await using redis = await startTestRedis()
+  const handle = defineHandler(Do, () => done())
+  const fleet = await testFleet(redis, [Do, handle])
+  const { client } = fleet.link
+  await ensureGroup(fleet.link, keys)
+  const [taken, own] = await fleet.append(Do, numbers(2))
+  if (taken === undefined || own === undefined) throw new Error('nothing was appended')
+  await readNew(await redis.open('reader'), keys, 'dead', 1, 100)
+  await client.xdel(keys.commands, taken.token.slice(1))
+  expect((await fleet.status(taken)).state).toBe('lost')
+  const from = { consumer: 'dead', beat: '' }
+  expect((await takeOver(fleet.link, keys, from, 'heir', 10))?.gone).toEqual([taken.token.slice(1)])
+  expect((await fleet.status(taken)).state).toBe('lost')
+
+  await readNew(await redis.open('reader'), keys, 'heir', 1, 100)
+  await client.xdel(keys.commands, own.token.slice(1))
+  await forgetGone(fleet.link, keys, 'commands', [own.token.slice(1)])
+  expect(await fleet.pending('main')).toBe(0)
+  expect((await fleet.status(own)).state).toBe('lost')
+
+  const copy = (await client.xadd(keys.ready, '*', 'x1', 'blob')) ?? ''
+  await client.set(keys.counter, 1)
+  await client.hset(keys.records, 'x1', `R${copy}:`)
+  await readNew(await redis.open('reader'), keys, 'heir', 1, 100)
+  await client.xdel(keys.ready, copy)
+  await forgetGone(fleet.link, keys, 'ready', [copy])
+  expect((await fleet.status({ stream: 'main', partition: 0, token: 'x1' })).state).toBe('lost')
+  expect(await client.zcard(keys.recordTimes)).toBe(2)
 })

@@ -126,7 +126,8 @@ export async function forgetGone(
   ids: readonly string[],
 ): Promise<void> {
   const key = source === 'commands' ? keys.commands : keys.ready
-  await link.use('XACK of lost entries', (client) => client.xack(key, GROUP, ...ids))
+  const isCommands = source === 'commands' ? '1' : '0'
+  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [GROUP, isCommands, ...ids])
 }
 
 export interface ConsumerView {
@@ -166,7 +167,10 @@ export async function takeOver(
   const charge = from.consumer === FREE_CONSUMER ? '0' : '1'
   const reply = await link.run(
     'takeover',
-    [keys.commands, keys.ready, keys.beats, keys.crashes, keys.running(from.consumer)],
+    [
+      ...[keys.commands, keys.ready, keys.beats, keys.crashes, keys.running(from.consumer)],
+      ...[keys.records, keys.recordTimes],
+    ],
     [GROUP, from.consumer, me, from.beat, countMax, charge],
   )
   if (isNothing(reply)) return undefined

@@ -12,6 +12,7 @@ import discardDead from './lua/discard-dead.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
+import forgetGone from './lua/forget-gone.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
@@ -54,6 +55,7 @@ export type ScriptName =
   | 'ensure-group'
   | 'fire'
   | 'find-dead'
+  | 'forget-gone'
   | 'mark-running'
   | 'missing-rights'
   | 'open-reader'
@@ -87,6 +89,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'ensure-group': ensureGroup,
   fire,
   'find-dead': findDead,
+  'forget-gone': forgetGone,
   'mark-running': markRunning,
   'missing-rights': missingRights,
   'open-reader': openReader,

@@ -46,7 +46,11 @@ elseif letter == 'X' then state = 'dead'
 elseif letter == 'C' then state = 'cancelled'
 elseif letter == 'S' then state = 'scheduled'
 elseif letter == 'T' then state = 'retrying'
-elseif letter == 'R' then state = byPosition(KEYS[2], string.match(detail, '^(%d+%-%d+)'))
+elseif letter == 'L' then state = 'lost'
+elseif letter == 'R' then
+  -- Whoever settles a copy replaces this record: one that names a copy nobody has any more tells of a loss.
+  state = byPosition(KEYS[2], string.match(detail, '^(%d+%-%d+)'))
+  if state == 'done' then state = 'lost' end
 elseif string.sub(token, 1, 1) == 'x' then
   local number = tonumber(string.sub(token, 2))
   if number > tonumber(redis.call('GET', KEYS[5]) or '0') then state = 'unknown'
