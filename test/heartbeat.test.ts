@@ -10,7 +10,7 @@ const FIXTURE = join(import.meta.dir, 'fixtures/heartbeat/heartbeat.ts')
 const { beats } = partitionKeys('main', 0)
 
 function start(redis: TestRedis, mode: string) {
-  return Bun.spawn(['bun', FIXTURE, redis.url, beats, mode], { stdout: 'ignore', stderr: 'ignore' })
+  return Bun.spawn(['bun', FIXTURE, redis.url, mode], { stdout: 'ignore', stderr: 'ignore' })
 }
 
 test('a process that was stopped for longer than a handler may take goes on beating', async () => {

@@ -1,7 +1,7 @@
 /** Faults that were found once: Redis without memory, lost groups, entries behind floors, races inside a worker. */
 import { expect, test } from 'bun:test'
 import { z } from 'zod'
-import type { HandlerDefinition } from '../src/contracts/handler.ts'
+import { defineBatchHandler, type HandlerDefinition } from '../src/contracts/handler.ts'
 import { defineCommand, defineHandler, done } from '../src/index.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import {
@@ -292,3 +292,24 @@ test('a command whose entry is gone stays lost in its status, whoever found out'
   expect((await fleet.status({ stream: 'main', partition: 0, token: 'x1' })).state).toBe('lost')
   expect(await client.zcard(keys.recordTimes)).toBe(2)
 })
+
+test('a worker whose handlers keep its event loop busy takes over from the dead all the same', async () => {
+  await using redis = await startTestRedis()
+  const handle = defineBatchHandler(
+    Do,
+    (batch) => {
+      const end = performance.now() + 400
+      while (performance.now() < end);
+      return batch.map(() => done())
+    },
+    { batchCountMax: 10, concurrencyMax: 1 },
+  )
+  const fleet = await testFleet(redis, [Do, handle])
+  await ensureGroup(fleet.link, keys)
+  await fleet.append(Do, numbers(10))
+  await readNew(await redis.open('reader'), keys, 'dead', 10, 100)
+  await fleet.append(Do, numbers(200))
+  const worker = await fleet.worker({ inFlightMax: 50 })
+  await fleet.telemetry.until('entries.claimed', undefined, 6000)
+  await worker.stop()
+}, 30_000)

@@ -17,6 +17,7 @@ import type { Clock } from './clock.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Heartbeat } from './heartbeat.ts'
+import type { Sighting } from './lookout.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
 import { Service } from './service.ts'
 
@@ -60,9 +61,12 @@ export class Consumer extends Service implements HealthSource {
     this.#heartbeat = new Heartbeat({
       clock,
       url: links.options.address.url,
-      beatKeys: this.#partitions.map(
-        ({ desk }) => partitionKeys(desk.scope.stream, desk.scope.partition).beats,
-      ),
+      partitions: this.#partitions.map(({ desk }) => ({
+        stream: desk.scope.stream,
+        partition: desk.scope.partition,
+      })),
+      lookEveryMs: this.#options.lookEveryMs,
+      onSighting: (sighting) => this.#onSighting(sighting),
       consumer: this.consumer,
       intervalMs: this.#options.heartbeatEveryMs,
       stuckAfterMs: Math.max(...limits, 0) + this.#options.stuckGraceMs,
@@ -98,6 +102,13 @@ export class Consumer extends Service implements HealthSource {
     timer.cancel()
     await this.#heartbeat.stop()
     await Promise.all(this.#partitions.map((partition) => partition.release()))
+  }
+
+  #onSighting(sighting: Sighting): void {
+    for (const partition of this.#partitions) {
+      const { stream, partition: number } = partition.desk.scope
+      if (stream === sighting.stream && number === sighting.partition) partition.notice(sighting)
+    }
   }
 
   #assemble(): void {

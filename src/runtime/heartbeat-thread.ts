@@ -1,18 +1,22 @@
 /**
  * Writes this process's heartbeat from a thread of its own, so that a busy event loop does not look like a dead process.
  *
- * The thread also watches the main loop: stuck beyond the longest handler limit plus grace, it ends the process, whose
+ * For the same reason the thread looks out for consumers that are dead, and tells the main loop of them.
+ *
+ * It also watches the main loop: stuck beyond the longest handler limit plus grace, it ends the process, whose
  * work is then taken over. A pause of the whole process (SIGSTOP, a machine that slept) is no fault of the loop and does
  * not count.
  */
 import { RedisLinks } from '../redis/connection.ts'
 import { writeBeat } from '../redis/consumer-group.ts'
+import { partitionKeys } from '../redis/keys.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
-import type { HeartbeatOrder } from './heartbeat.ts'
+import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
+import { lookOut } from './lookout.ts'
 
 declare const self: {
   onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
-  postMessage(value: 'beating' | 'stopped'): void
+  postMessage(value: HeartbeatReport): void
 }
 
 /** What a round may take beyond its own limits before the whole process must have been paused. */
@@ -32,6 +36,8 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     commandTimeoutMs,
   })
   const link = links.open('command')
+  const { consumer, lookEveryMs, partitions } = order
+  const beatKeys = partitions.map((place) => partitionKeys(place.stream, place.partition).beats)
   const tick = new Int32Array(order.tick)
   let count = 0
   let seenTick = -1
@@ -55,9 +61,19 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     count += 1
     try {
       await link.whenReady(order.intervalMs)
-      await writeBeat(link, order.beatKeys, order.consumer, `${count}:${current}`)
-      if (!announced) self.postMessage('beating')
-      announced = true
+      await writeBeat(link, beatKeys, consumer, `${count}:${current}`)
+      if (!announced) {
+        announced = true
+        self.postMessage('beating')
+        const looking = { link, clock, consumer, lookEveryMs }
+        for (const place of partitions) {
+          void lookOut(place, {
+            ...looking,
+            isStopped: () => stopped,
+            onSighting: (sighting) => self.postMessage(sighting),
+          })
+        }
+      }
     } catch {
       // Redis is away: whoever judges us can't see it either. Try again at the next beat.
     }

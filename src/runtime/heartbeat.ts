@@ -1,21 +1,28 @@
-/** The main-loop side of the heartbeat: starts the thread, ticks for it, waits for its first beat. */
+/** The main-loop side of the heartbeat: starts the thread, ticks for it, waits for its first beat, hears what it sees. */
 import { MillraceError } from '../contracts/errors.ts'
 import type { Clock } from './clock.ts'
+import type { Sighting, WatchedPartition } from './lookout.ts'
 import { Service } from './service.ts'
 
 /** What the thread is told. */
 export interface HeartbeatOrder {
   readonly url: string
-  readonly beatKeys: readonly string[]
+  readonly partitions: readonly WatchedPartition[]
   readonly consumer: string
   readonly intervalMs: number
+  /** How often the other consumers of each partition are looked at. */
+  readonly lookEveryMs: number
   /** A main loop that has not ticked for so long is stuck. */
   readonly stuckAfterMs: number
   readonly tick: SharedArrayBuffer
 }
 
+/** What the thread tells. */
+export type HeartbeatReport = 'beating' | 'stopped' | Sighting
+
 export interface HeartbeatOptions extends Omit<HeartbeatOrder, 'tick'> {
   readonly clock: Clock
+  readonly onSighting: (sighting: Sighting) => void
 }
 
 const TICK_EVERY_MS = 100
@@ -35,14 +42,15 @@ export class Heartbeat extends Service {
   }
 
   protected override async onStart(): Promise<void> {
-    const { clock, ...order } = this.#options
+    const { clock, onSighting, ...order } = this.#options
     const worker = new Worker(new URL('./heartbeat-thread.ts', import.meta.url))
     this.#worker = worker
     const first = Promise.withResolvers<void>()
     const stopped = Promise.withResolvers<void>()
-    worker.onmessage = ({ data }: { data: unknown }) => {
+    worker.onmessage = ({ data }: { data: HeartbeatReport }) => {
       if (data === 'beating') first.resolve()
-      if (data === 'stopped') stopped.resolve()
+      else if (data === 'stopped') stopped.resolve()
+      else onSighting(data)
     }
     let beating = false
     worker.onerror = (event: { readonly message: string }) => {

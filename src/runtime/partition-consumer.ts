@@ -16,11 +16,12 @@ import type { ConsumerOptions } from './consumer-options.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher } from './fetcher.ts'
 import { InFlight, inFlightKey } from './in-flight.ts'
+import type { Sighting } from './lookout.ts'
 import { OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
 import { Reclaimer } from './reclaimer.ts'
-import type { PeriodicService } from './service.ts'
+import type { Service } from './service.ts'
 import { Settler } from './settler.ts'
 
 export interface PartitionConsumerOptions {
@@ -46,7 +47,8 @@ export class PartitionConsumer {
   readonly #settler: Settler
   readonly #reader: RedisLink
   readonly #fetcher: Fetcher
-  readonly #upkeep: readonly PeriodicService[]
+  readonly #upkeep: readonly Service[]
+  readonly #reclaimer: Reclaimer
 
   constructor(options: PartitionConsumerOptions) {
     const { command, keys, consumer, clock, telemetry, dispatcher, scope, stream } = options
@@ -79,9 +81,10 @@ export class PartitionConsumer {
       readCountMax: options.options.readCountMax,
       isHeld: () => dispatcher.holding,
     })
-    const { promoteEveryMs: pauseMaxMs, trimEveryMs, lookEveryMs } = options.options
+    const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
+    this.#reclaimer = new Reclaimer({ ...common, ...shared })
     this.#upkeep = [
-      new Reclaimer({ ...common, ...shared, lookEveryMs }),
+      this.#reclaimer,
       new Promoter({ ...common, pauseMaxMs }),
       new OutboxRelay({ ...common, pauseMaxMs }),
       new Caretaker({ ...common, stream, trimEveryMs }),
@@ -90,6 +93,11 @@ export class PartitionConsumer {
 
   health(): HealthReport {
     return this.#fetcher.health()
+  }
+
+  /** Takes over from the dead that were seen. */
+  notice(sighting: Sighting): void {
+    this.#reclaimer.notice(sighting)
   }
 
   /** Creates the group where it is missing, then starts everything. */

@@ -1,34 +1,25 @@
 /**
- * Watches the other consumers of a partition and takes over from the dead.
+ * Takes over from the dead what the lookout saw of them.
  *
  * Dead is who shows the same heartbeat in four good looks in a row (`policies/death-verdict.ts`), never who is merely idle or
- * slow. The script that claims compares the heartbeat once more. All survivors share the dead one's list. Entries that a
- * draining worker handed back are picked up on every look, uncharged.
+ * slow. The script that claims compares the heartbeat once more, so a sighting may be old. All survivors share the dead one's
+ * list. Entries that a draining worker handed back are picked up on every look, uncharged.
  */
 import { describeError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
-import { DeathVerdict, type SilentConsumer } from '../policies/death-verdict.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import {
-  type ConsumerView,
-  type ReadEntry,
-  removeConsumer,
-  sampleConsumers,
-  takeOver,
-} from '../redis/consumer-group.ts'
+import { type ReadEntry, removeConsumer, takeOver } from '../redis/consumer-group.ts'
 import { FREE_CONSUMER, type PartitionKeys } from '../redis/keys.ts'
-import type { Clock } from './clock.ts'
 import type { InFlight } from './in-flight.ts'
-import { PeriodicService } from './service.ts'
+import type { Sighting } from './lookout.ts'
+import { Service } from './service.ts'
 
 export interface ReclaimerOptions {
   readonly link: RedisLink
   readonly keys: PartitionKeys
   readonly consumer: string
-  readonly clock: Clock
   readonly telemetry: Telemetry
   readonly inFlight: InFlight
-  readonly lookEveryMs: number
   readonly onEntries: (entries: readonly ReadEntry[]) => void
 }
 
@@ -37,60 +28,55 @@ const REMOVE_AFTER_MS = 30_000
 const SHARE_COUNT_MIN = 32
 const TAKEOVER_COUNT_MAX = 500
 
-export class Reclaimer extends PeriodicService {
+export class Reclaimer extends Service {
   readonly #options: ReclaimerOptions
-  readonly #verdict: DeathVerdict
   readonly #announced = new Set<string>()
+  #acting: Promise<void> | undefined
 
   constructor(options: ReclaimerOptions) {
-    const { keys, clock, telemetry, lookEveryMs } = options
-    super(
-      {
-        name: `reclaimer ${keys.stream}.${keys.partition}`,
-        clock,
-        telemetry,
-        pauseMinMs: lookEveryMs / 2,
-        pauseMaxMs: lookEveryMs,
-      },
-      () => this.#look(),
-    )
+    super(`reclaimer ${options.keys.stream}.${options.keys.partition}`)
     this.#options = options
-    this.#verdict = new DeathVerdict(lookEveryMs)
   }
 
-  async #look(): Promise<undefined> {
-    const { link, keys, clock, consumer } = this.#options
-    const sentMs = clock.monotonicMs()
-    let views: ConsumerView[]
-    try {
-      views = await sampleConsumers(link, keys)
-    } catch (error) {
-      this.#verdict.forget()
-      throw error
+  /** Acts on a sighting, unless an earlier one is still being acted on: the next look comes soon. */
+  notice(sighting: Sighting): void {
+    if (this.state !== 'running' || this.#acting !== undefined) return
+    this.#acting = this.#act(sighting)
+      .catch((error: unknown) => {
+        this.#options.telemetry.emit('service.failed', { service: this.name, error: describeError(error) })
+      })
+      .finally(() => {
+        this.#acting = undefined
+      })
+  }
+
+  protected override async onStart(): Promise<void> {
+    // Acts on what it is told.
+  }
+
+  protected override async onStop(): Promise<void> {
+    await this.#acting
+  }
+
+  async #act({ dead, freeCount, livingCount }: Sighting): Promise<void> {
+    if (freeCount > 0) await this.#claim({ consumer: FREE_CONSUMER, beat: '' }, 1, livingCount)
+    for (const each of dead) {
+      if (this.stopSignal.aborted) return
+      await this.#bury(each, each.pending, livingCount)
     }
-    const atMs = clock.monotonicMs()
-    const others = views.filter((view) => view.consumer !== consumer)
-    const watched = others.filter((view) => view.consumer !== FREE_CONSUMER)
-    const silent = this.#verdict.observe({
-      beats: new Map(watched.map((view) => [view.consumer, view.beat])),
-      atMs,
-      roundTripMs: atMs - sentMs,
-    })
-    const living = Math.max(1, views.length - silent.length - (others.length - watched.length))
-    const pending = new Map(others.map((view) => [view.consumer, view.pending]))
-    if ((pending.get(FREE_CONSUMER) ?? 0) > 0)
-      await this.#claim({ consumer: FREE_CONSUMER, beat: '' }, 1, living)
-    for (const dead of silent) await this.#bury(dead, pending.get(dead.consumer) ?? 0, living)
-    return undefined
+    const known = new Set(dead.map((each) => each.consumer))
+    for (const name of this.#announced) if (!known.has(name)) this.#announced.delete(name)
   }
 
-  async #bury(dead: SilentConsumer, pending: number, living: number): Promise<void> {
+  async #bury(dead: Sighting['dead'][number], pending: number, living: number): Promise<void> {
     const { keys, telemetry, link } = this.#options
     const { stream, partition } = keys
     if (pending > 0) {
       if (!this.#announced.has(dead.consumer)) {
         this.#announced.add(dead.consumer)
-        telemetry.emit('consumer.pronounced-dead', { stream, partition, ...withoutBeat(dead) })
+        telemetry.emit('consumer.pronounced-dead', {
+          ...{ stream, partition, consumer: dead.consumer, silentMs: dead.silentMs },
+        })
       }
       await this.#claim(dead, pending, living)
       return
@@ -131,8 +117,4 @@ export class Reclaimer extends PeriodicService {
     if (suspects > 0) telemetry.emit('entries.redelivered', { stream, partition, count: suspects })
     onEntries(taken.entries)
   }
-}
-
-function withoutBeat({ consumer, silentMs }: SilentConsumer): { consumer: string; silentMs: number } {
-  return { consumer, silentMs }
 }
