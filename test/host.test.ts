@@ -227,6 +227,7 @@ test('mistakes in code are told as those of the command line are', async () => {
     [{ host: '0.0.0.0' }, /^HOST 0\.0\.0\.0 can be reached/],
     [{ prot: 1 } as MillraceOptions, /has no option "prot"\. Did you mean "port"\?/],
     [{ allowUnsafe: ['evictoin' as 'eviction'] }, /^allowUnsafe is "evictoin"; .*did you mean "eviction"/],
+    [{ definitions: [3 as never] }, /^One of the definitions is none \(number\)/],
     [{ definitions: [onWriteNote] }, /names command "note\.write@1", which is not registered/],
   ]
   for (const [options, says] of mistakes) {

@@ -73,8 +73,20 @@ export function versionKey(command: { readonly type: string; readonly version: n
  */
 export function buildCatalogue(definitions: Iterable<Definition>): Catalogue {
   const draft = new CatalogueDraft()
-  for (const definition of new Set(definitions)) draft.add(definition)
+  for (const definition of new Set(definitions)) {
+    if (!isDefinition(definition)) throw foreign(definition)
+    draft.add(definition)
+  }
   return draft.finish()
+}
+
+/** Only untyped code gets here. */
+function foreign(value: unknown): MillraceError {
+  const what = value === null ? 'null' : typeof value
+  return new MillraceError(
+    'definition.invalid',
+    `One of the definitions is none (${what}): give what defineCommand, defineHandler, defineProjection, … return.`,
+  )
 }
 
 class CatalogueDraft {
