@@ -2,7 +2,8 @@
 import { expect, test } from 'bun:test'
 import { z } from 'zod'
 import { defineBatchHandler, type HandlerDefinition } from '../src/contracts/handler.ts'
-import { defineCommand, defineHandler, done } from '../src/index.ts'
+import { defineCommand, defineHandler, defineStream, done } from '../src/index.ts'
+import { partitionOf } from '../src/policies/partition.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import {
   ensureGroup,
@@ -311,5 +312,41 @@ test('a worker whose handlers keep its event loop busy takes over from the dead 
   await fleet.append(Do, numbers(200))
   const worker = await fleet.worker({ inFlightMax: 50 })
   await fleet.telemetry.until('entries.claimed', undefined, 6000)
+  await worker.stop()
+}, 30_000)
+
+test('a target of follow-ups that lost its place is an alarm once, and keeps the other targets from nothing', async () => {
+  await using redis = await startTestRedis()
+  const targets = defineStream({ name: 'targets', partitions: 2 })
+  const Next = defineCommand({
+    type: 'do.next',
+    stream: targets,
+    payload: z.object({ n: z.int() }),
+    key: ({ n }) => `k${n}`,
+  })
+  const handle = defineHandler(Do, (command) => {
+    command.send(Next, command.payload)
+    return done()
+  })
+  const fleet = await testFleet(redis, [targets, Do, Next, handle])
+  const worker = await fleet.worker()
+  const [lost, other] = [partitionKeys('targets', 0), partitionKeys('targets', 1)]
+  const relayed = async () => {
+    const [a, b] = await Promise.all([
+      fleet.link.client.xlen(lost.commands),
+      fleet.link.client.xlen(other.commands),
+    ])
+    return { lost: a, other: b, all: a + b }
+  }
+  await fleet.append(Do, numbers(20))
+  await until('the first to be relayed', async () => (await relayed()).all === 20)
+  const before = await relayed()
+  await fleet.link.client.del(lost.watermarks)
+  await fleet.append(Do, numbers(600))
+  const share = numbers(600).filter(({ n }) => partitionOf(`k${n}`, 2) === 1).length
+  await until('the other target to have all', async () => (await relayed()).other === before.other + share)
+  await Bun.sleep(500)
+  expect((await relayed()).lost).toBe(before.lost)
+  expect(fleet.telemetry.of('alarm.raised').map(({ alarm }) => alarm)).toEqual(['outbox-gap'])
   await worker.stop()
 }, 30_000)

@@ -17,13 +17,15 @@ export interface OutboxEntry {
   readonly blob: Buffer
 }
 
+/** One page, from after `afterId` ('' the first). */
 export async function readOutbox(
   link: RedisLink,
   keys: PartitionKeys,
   countMax: number,
+  afterId: string,
 ): Promise<OutboxEntry[]> {
   const reply = await link.use('the outbox', (client) =>
-    client.xrangeBuffer(keys.outbox, '-', '+', 'COUNT', countMax),
+    client.xrangeBuffer(keys.outbox, afterId === '' ? '-' : `(${afterId}`, '+', 'COUNT', countMax),
   )
   return replyArray(reply).map((row) => {
     const [id, fields] = replyArray(row)
