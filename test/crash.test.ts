@@ -76,6 +76,10 @@ test('a command that crashes its worker dies after three crashes; its 199 neighb
   const events = await fleet.events('crash')
   expect(events).toHaveLength(199)
   expect(new Set(events.map((event) => event.token)).size).toBe(199)
+  const attempts = events.map(
+    ({ entry }) => (unpackPayload(entry.payloadBytes) as { attempt: number }).attempt,
+  )
+  expect(new Set(attempts)).toEqual(new Set([1]))
   expect(await fleet.pending('crash')).toBe(0)
   expect(await fleet.link.client.hlen(partitionKeys('crash', 0).crashes)).toBe(0)
 }, 60_000)

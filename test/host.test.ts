@@ -197,10 +197,24 @@ test('a port in use is told, and nothing is left of the start', async () => {
     const refused = project.start([], { [name]: String(taken.port) })
     expect([await refused.ended(), refused.lines]).toEqual([
       78,
-      expect.stringMatching(/listener can't listen on 127\.0\.0\.1 port \d+: .*Choose another port/),
+      expect.stringMatching(/listener can't listen on 127\.0\.0\.1 port \d+: .*Choose another address or port/),
     ])
   }
   expect(serversOf(project.folder)).toEqual([])
+})
+
+test('a command without a handler is named at start: its commands would wait for ever in silence', async () => {
+  await using project = await makeProject({
+    'workers/a.ts': `
+      import { defineCommand } from 'millrace'
+      import { z } from 'zod'
+      export const writeNote = defineCommand({ type: 'note.write', payload: z.object({}) })
+    `,
+  })
+  const running = project.start()
+  await running.untilReady()
+  expect(running.lines).toContain('no handler for note.write')
+  expect(await running.stop()).toBe(0)
 })
 
 test('a role that has nothing to do says so', async () => {

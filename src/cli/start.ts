@@ -76,7 +76,7 @@ async function start(roleName: string, flags: GivenSettings): Promise<number> {
 }
 
 function startLines(summary: MillraceSummary): string[] {
-  const { urls, counts, files } = summary
+  const { urls, counts, files, unhandled } = summary
   const lines = [
     `role        ${summary.role}`,
     `redis       ${summary.redis}`,
@@ -84,6 +84,8 @@ function startLines(summary: MillraceSummary): string[] {
     `workers     ${files.join(', ')}`,
     `            ${counts.commands} commands, ${counts.handlers} handlers, ${counts.projections} projections, ${counts.schedules} schedules`,
   ]
+  if (unhandled.length > 0)
+    lines.push(`            no handler for ${unhandled.join(', ')}: they wait for a worker that has one`)
   if (urls.public !== undefined) lines.push(`public      ${urls.public}`)
   return [...lines, `admin       ${urls.admin}`, 'ready; Ctrl-C stops']
 }

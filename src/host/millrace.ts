@@ -18,7 +18,7 @@ import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { TelemetryListener } from '../contracts/telemetry.ts'
 import { prepareSchedules } from '../cron/prepared-schedule.ts'
-import { buildCatalogue, type Definition } from '../policies/catalogue.ts'
+import { buildCatalogue, type Definition, versionKey } from '../policies/catalogue.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
@@ -59,6 +59,8 @@ export interface MillraceSummary {
     readonly projections: number
     readonly schedules: number
   }
+  /** Types that producers may post and no handler here takes: their commands wait for a worker that does. */
+  readonly unhandled: readonly string[]
 }
 
 /** A running process. Stopping twice is fine. */
@@ -211,6 +213,9 @@ export class MillraceHost implements Millrace {
         projections: catalogue.projections.size,
         schedules: catalogue.schedules.size,
       },
+      unhandled: [...catalogue.commands.values()]
+        .filter((command) => !catalogue.handlers.has(versionKey(command)))
+        .map((command) => command.type),
     }
   }
 

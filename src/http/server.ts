@@ -74,7 +74,7 @@ export class HttpServer extends Service {
     } catch (cause) {
       throw new MillraceError(
         'config.invalid',
-        `${name} can't listen on ${host} port ${port}: ${describeError(cause)}. Choose another port, or end what uses it.`,
+        `${name} can't listen on ${host} port ${port}: ${describeError(cause).replace(/[.?!]+$/, '')}. Choose another address or port, or end what uses it.`,
         { cause },
       )
     }

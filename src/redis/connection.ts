@@ -99,7 +99,12 @@ export class RedisLink {
       lastError = error.message
     }
     const onLimit = () =>
-      reject(new MillraceError('redis.unavailable', `Redis is not reachable: ${lastError}.`))
+      reject(
+        new MillraceError(
+          'redis.unavailable',
+          `Redis is not reachable: ${lastError}. Start it, or mend REDIS_URL; without REDIS_URL a server of our own is started.`,
+        ),
+      )
     const onEnd = () => reject(new MillraceError('redis.unavailable', 'The connection was closed.'))
     this.client.once('ready', onReady)
     this.client.once('end', onEnd)
