@@ -131,7 +131,7 @@ export class MillraceHost implements Millrace {
 
   constructor(options: MillraceHostOptions) {
     this.#options = options
-    this.#telemetry.subscribe(logTelemetry(options.logger))
+    this.#telemetry.subscribe(logTelemetry(options.logger, SYSTEM_CLOCK))
     if (options.onTelemetry !== undefined) this.#telemetry.subscribe(options.onTelemetry)
     this.#supervisor = new Supervisor({
       clock: SYSTEM_CLOCK,
