@@ -197,7 +197,9 @@ test('a port in use is told, and nothing is left of the start', async () => {
     const refused = project.start([], { [name]: String(taken.port) })
     expect([await refused.ended(), refused.lines]).toEqual([
       78,
-      expect.stringMatching(/listener can't listen on 127\.0\.0\.1 port \d+: .*Choose another address or port/),
+      expect.stringMatching(
+        /listener can't listen on 127\.0\.0\.1 port \d+: .*Choose another address or port/,
+      ),
     ])
   }
   expect(serversOf(project.folder)).toEqual([])
