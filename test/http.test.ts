@@ -616,9 +616,9 @@ describe('the listener', () => {
       ...{ name: 'second', app: { fetch: () => new Response() }, host: '127.0.0.1', port: Number(port) },
       ...{ clock: SYSTEM_CLOCK, telemetry: SILENT_TELEMETRY },
     })
-    expect(second.start()).rejects.toMatchObject({
+    await expect(second.start()).rejects.toMatchObject({
       code: 'config.invalid',
-      message: expect.stringContaining('Choose another port'),
+      message: expect.stringContaining('Choose another address or port'),
     })
   })
 })
