@@ -616,7 +616,7 @@ describe('the listener', () => {
       ...{ name: 'second', app: { fetch: () => new Response() }, host: '127.0.0.1', port: Number(port) },
       ...{ clock: SYSTEM_CLOCK, telemetry: SILENT_TELEMETRY },
     })
-    await expect(second.start()).rejects.toMatchObject({
+    expect(second.start()).rejects.toMatchObject({
       code: 'config.invalid',
       message: expect.stringContaining('Choose another address or port'),
     })

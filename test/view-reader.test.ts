@@ -69,6 +69,7 @@ test('a second read comes from memory, with the same object, until a commit touc
   await world.change('a', 1)
   await world.change('b', 1)
   await world.caughtUp(balances())
+  await until('the notices to be in', async () => (await reader.read('balances', 'b')).cached)
   const first = await reader.read('balances', 'a')
   const second = await reader.read('balances', 'a')
   expect([first.cached, second.cached, totalOf(second.value)]).toEqual([false, true, 1])
@@ -95,7 +96,7 @@ test('a subscriber that lost its connection serves nothing from memory until it 
   await using reader = await startedReader(world)
   await world.change('a', 1)
   await world.caughtUp(balances())
-  await reader.read('balances', 'a')
+  await until('the cache to fill', async () => (await reader.read('balances', 'a')).cached)
   for (let round = 0; round < 5; round++) {
     expect((await reader.read('balances', 'a')).cached).toBe(true)
     await world.link.use('a lost subscriber', (client) => client.call('CLIENT', 'KILL', 'TYPE', 'pubsub'))
