@@ -222,7 +222,7 @@ test("after a restart of Redis a worker ends nobody else's connection", async ()
   }
   await redis.kill()
   await redis.restart()
-  for (const link of bystanders) await link.whenReady(5000)
+  for (const link of [...bystanders, fleet.link, working.link]) await link.whenReady(5000)
   await working.append(Do, numbers(1))
   await until('the command to be done', async () => working.telemetry.of('batch.settled').length > 0)
   expect(await kills()).toBe(0)
