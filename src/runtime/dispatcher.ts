@@ -42,7 +42,7 @@ export class Dispatcher {
   readonly #abandon = new AbortController()
   readonly #stop = new AbortController()
   readonly #suspects: Suspects
-  readonly #running = new Set<Promise<void>>()
+  readonly #running = new Map<Promise<void>, PartitionDesk>()
   #pumpScheduled = false
 
   constructor(options: DispatcherOptions) {
@@ -74,6 +74,25 @@ export class Dispatcher {
     this.accept(desk, [run])
   }
 
+  /** Forgets what has not started of a partition that this worker gives up; the entries stay pending. */
+  forget(desk: PartitionDesk): void {
+    for (const [name, lane] of this.#lanes) {
+      if (lane.desk !== desk) continue
+      lane.timer?.cancel()
+      this.#lanes.delete(name)
+    }
+    this.#suspects.clear(desk)
+  }
+
+  /** Resolves when nothing of this partition runs. */
+  async idle(desk: PartitionDesk): Promise<void> {
+    for (;;) {
+      const own = [...this.#running].filter(([, of]) => of === desk).map(([work]) => work)
+      if (own.length === 0) return
+      await Promise.all(own)
+    }
+  }
+
   /** True while suspects are cleared: nothing new should be read. */
   get holding(): boolean {
     return this.#suspects.holding
@@ -98,7 +117,7 @@ export class Dispatcher {
     const abandon = () => this.#abandon.abort()
     if (limitSignal.aborted) abandon()
     limitSignal.addEventListener('abort', abandon, { once: true })
-    while (this.#running.size > 0) await Promise.all(this.#running)
+    while (this.#running.size > 0) await Promise.all(this.#running.keys())
     limitSignal.removeEventListener('abort', abandon)
   }
 
@@ -194,7 +213,7 @@ export class Dispatcher {
   ): Promise<void> {
     if (gate !== undefined) gate.running += 1
     const work = this.#execute(desk, handler, runs)
-    this.#running.add(work)
+    this.#running.set(work, desk)
     await work
     this.#running.delete(work)
     if (gate !== undefined) gate.running -= 1

@@ -12,7 +12,7 @@ import { writeBeat } from '../redis/consumer-group.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
-import { lookOut } from './lookout.ts'
+import { lookOut, lookOutForLeases } from './lookout.ts'
 
 declare const self: {
   onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
@@ -36,8 +36,11 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     commandTimeoutMs,
   })
   const link = links.open('command')
-  const { consumer, lookEveryMs, partitions } = order
-  const beatKeys = partitions.map((place) => partitionKeys(place.stream, place.partition).beats)
+  const { consumer, lookEveryMs, partitions, orderedStreams } = order
+  const beatKeys = [
+    ...partitions.map((place) => partitionKeys(place.stream, place.partition).beats),
+    ...orderedStreams.map(({ stream }) => partitionKeys(stream, 0).beats),
+  ]
   const tick = new Int32Array(order.tick)
   let count = 0
   let seenTick = -1
@@ -65,13 +68,10 @@ async function beat(order: HeartbeatOrder): Promise<void> {
       if (!announced) {
         announced = true
         self.postMessage('beating')
-        const looking = { link, clock, consumer, lookEveryMs }
-        for (const place of partitions) {
-          void lookOut(place, {
-            ...looking,
-            isStopped: () => stopped,
-            onSighting: (sighting) => self.postMessage(sighting),
-          })
+        const looking = { link, clock, consumer, lookEveryMs, isStopped: () => stopped }
+        for (const place of partitions) void lookOut(place, looking, (sighting) => self.postMessage(sighting))
+        for (const place of orderedStreams) {
+          void lookOutForLeases(place, looking, (sighting) => self.postMessage(sighting))
         }
       }
     } catch {

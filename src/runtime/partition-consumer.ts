@@ -9,6 +9,7 @@ import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { sharedMembership } from '../redis/membership.ts'
 import { Caretaker } from './caretaker.ts'
 import type { Clock } from './clock.ts'
 import { CommandRun, type RunScope } from './command-run.ts'
@@ -55,10 +56,10 @@ export class PartitionConsumer {
     this.#options = options
     this.#inFlight = new InFlight(clock, options.inFlightMax, options.inFlightBytesMax)
     const common = { link: command, keys, clock, telemetry }
+    const membership = sharedMembership(keys, consumer)
     this.#settler = new Settler({
-      ...common,
-      consumer,
-      inFlight: this.#inFlight,
+      ...{ link: command, clock, telemetry, membership },
+      onSettled: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
       requestsMax: options.options.settleRequestsMax,
       onConflict: (run) => this.#onConflict(run),
     })
@@ -67,14 +68,14 @@ export class PartitionConsumer {
       consumer,
       scope,
       settler: this.#settler,
-      inFlight: this.#inFlight,
+      onForget: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
     })
     this.#reader = options.links.open('reader')
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }
     this.#fetcher = new Fetcher({
-      ...common,
-      ...shared,
+      ...{ clock, telemetry, membership, inFlight: this.#inFlight, onEntries },
+      onGroupGone: () => this.#regroup(),
       reader: this.#reader,
       command,
       blockMs: options.links.options.blockMs,
@@ -102,14 +103,7 @@ export class PartitionConsumer {
 
   /** Creates the group where it is missing, then starts everything. */
   async start(): Promise<void> {
-    const { command, keys, telemetry } = this.#options
-    if ((await ensureGroup(command, keys)) === 'lost') {
-      telemetry.emit('alarm.raised', {
-        alarm: 'group-vanished',
-        stream: keys.stream,
-        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again at the trim floor.`,
-      })
-    }
+    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished('lost')
     for (const service of this.#upkeep) await service.start()
     await this.#fetcher.start()
   }
@@ -145,6 +139,20 @@ export class PartitionConsumer {
       telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
     }
     this.#options.links.close(this.#reader)
+  }
+
+  /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
+  async #regroup(): Promise<void> {
+    this.#alarmVanished(await ensureGroup(this.#options.command, this.#options.keys))
+  }
+
+  #alarmVanished(state: string): void {
+    const { keys, telemetry } = this.#options
+    telemetry.emit('alarm.raised', {
+      alarm: 'group-vanished',
+      stream: keys.stream,
+      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+    })
   }
 
   #toRuns(entries: readonly ReadEntry[]): CommandRun[] {
