@@ -1,8 +1,8 @@
 /**
  * A worker: consumes all partitions of every stream that it has handlers for.
  *
- * Stop order: reading ends, running handlers finish or are aborted at the limit, decided work is settled, what is left is
- * handed back uncharged, and only then the heartbeat ends.
+ * Stop order: reading ends, what has not started is handed back uncharged, running handlers finish or are aborted at the limit,
+ * decided work is settled, what is left is handed back too, and only then the heartbeat ends.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
@@ -100,11 +100,15 @@ export class Consumer extends Service implements HealthSource {
   protected override async onStop(): Promise<void> {
     const limit = new AbortController()
     const timer = this.#setup.clock.after(this.#options.drainLimitMs, () => limit.abort())
+    this.#heartbeat.announceLeaving()
     this.#dispatcher.close()
     const parts = [...this.#partitions, ...this.#ordered]
     await Promise.all(parts.map((part) => part.stopReading()))
-    await this.#dispatcher.drain(limit.signal)
-    await Promise.all(parts.map((part) => part.settled(limit.signal)))
+    await Promise.all(parts.map((part) => part.handBack()))
+    await Promise.all([
+      this.#dispatcher.drain(limit.signal),
+      ...parts.map((part) => part.settled(limit.signal)),
+    ])
     timer.cancel()
     await this.#heartbeat.stop()
     await Promise.all(parts.map((part) => part.release()))

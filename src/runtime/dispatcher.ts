@@ -29,6 +29,11 @@ interface Lane {
   timer: Timer | undefined
 }
 
+interface RunningBatch {
+  readonly desk: PartitionDesk
+  readonly runs: readonly CommandRun[]
+}
+
 /** Counts the running batches of one handler. */
 interface HandlerGate {
   readonly handler: HandlerDefinition
@@ -42,7 +47,7 @@ export class Dispatcher {
   readonly #abandon = new AbortController()
   readonly #stop = new AbortController()
   readonly #suspects: Suspects
-  readonly #running = new Map<Promise<void>, PartitionDesk>()
+  readonly #running = new Map<Promise<void>, RunningBatch>()
   #pumpScheduled = false
 
   constructor(options: DispatcherOptions) {
@@ -84,10 +89,15 @@ export class Dispatcher {
     this.#suspects.clear(desk)
   }
 
+  /** What a partition has running. */
+  runsOf(desk: PartitionDesk): CommandRun[] {
+    return [...this.#running.values()].flatMap((batch) => (batch.desk === desk ? batch.runs : []))
+  }
+
   /** Resolves when nothing of this partition runs. */
   async idle(desk: PartitionDesk): Promise<void> {
     for (;;) {
-      const own = [...this.#running].filter(([, of]) => of === desk).map(([work]) => work)
+      const own = [...this.#running].filter(([, batch]) => batch.desk === desk).map(([work]) => work)
       if (own.length === 0) return
       await Promise.all(own)
     }
@@ -98,22 +108,19 @@ export class Dispatcher {
     return this.#suspects.holding
   }
 
-  /** Starts nothing new from now on. */
+  /** Starts nothing new from now on, and forgets what waits: the partition hands it back. */
   close(): void {
     this.#stop.abort()
-  }
-
-  /**
-   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. What was not done stays
-   * unsettled: the partition hands it back.
-   */
-  async drain(limitSignal: AbortSignal): Promise<void> {
-    this.close()
     for (const lane of this.#lanes.values()) {
       lane.timer?.cancel()
       lane.queue = []
     }
     this.#suspects.clear()
+  }
+
+  /** Closes, waits for what runs, and aborts it when `limitSignal` says that time is up. */
+  async drain(limitSignal: AbortSignal): Promise<void> {
+    this.close()
     const abandon = () => this.#abandon.abort()
     if (limitSignal.aborted) abandon()
     limitSignal.addEventListener('abort', abandon, { once: true })
@@ -213,7 +220,7 @@ export class Dispatcher {
   ): Promise<void> {
     if (gate !== undefined) gate.running += 1
     const work = this.#execute(desk, handler, runs)
-    this.#running.set(work, desk)
+    this.#running.set(work, { desk, runs })
     await work
     this.#running.delete(work)
     if (gate !== undefined) gate.running -= 1

@@ -20,11 +20,14 @@ export interface WatchedStream {
   readonly partitions: number
 }
 
+/** At the end of the heartbeat of a worker that drains: it lives, and is given nothing more. */
+export const LEAVING = ':leaving'
+
 /** What a look at an ordered stream showed. */
 export interface LeaseSighting {
   readonly stream: string
   readonly leases: readonly PartitionLease[]
-  /** Members with a heartbeat that is not known to stand still. */
+  /** Members that share the partitions: their heartbeat is not known to stand still, and they are not leaving. */
   readonly living: readonly string[]
   /** Who is dead by now: members, and owners without a heartbeat. */
   readonly silent: readonly SilentConsumer[]
@@ -75,7 +78,9 @@ export async function lookOutForLeases(
     for (const { owner } of leases) if (owner !== '' && !watched.has(owner)) watched.set(owner, '')
     const silent = observe(watched)
     const dead = new Set(silent.map((each) => each.consumer))
-    const living = [...beats.keys()].filter((member) => !dead.has(member))
+    const living = [...beats].flatMap(([member, beat]) =>
+      dead.has(member) || beat.endsWith(LEAVING) ? [] : [member],
+    )
     onSighting({ stream, leases, living, silent })
   })
 }

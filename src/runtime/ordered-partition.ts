@@ -97,6 +97,7 @@ export class OrderedPartition implements Holdings {
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
+  #released: Promise<void> | undefined
 
   constructor(options: OrderedPartitionOptions) {
     const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
@@ -161,6 +162,11 @@ export class OrderedPartition implements Holdings {
 
   // ── life ──
 
+  /** True when nothing runs and nothing is to be settled. */
+  get isIdle(): boolean {
+    return this.#options.dispatcher.runsOf(this.#desk).length === 0 && this.#settler.open === 0
+  }
+
   health(): HealthReport {
     return this.#fetcher.health()
   }
@@ -190,8 +196,13 @@ export class OrderedPartition implements Holdings {
     await Promise.race([idle, promise])
   }
 
-  /** Gives the lease back: what is pending goes to the next owner, uncharged. */
-  async release(): Promise<void> {
+  /** Gives the lease back: what is pending goes to the next owner, uncharged. Once is enough. */
+  release(): Promise<void> {
+    this.#released ??= this.#release()
+    return this.#released
+  }
+
+  async #release(): Promise<void> {
     const { command, keys, links, telemetry, clock } = this.#options
     const { stream, partition } = keys
     for (let attempt = 1; attempt <= RELEASE_ATTEMPTS_MAX; attempt++) {

@@ -85,8 +85,18 @@ export class OrderedStream {
     await Promise.all([...this.#owned.values()].map((partition) => partition.stopReading()))
   }
 
+  /** What a partition has running must end before another worker may have it; each goes as soon as it can. */
+  async handBack(): Promise<void> {
+    for (const partition of this.#owned.values()) if (partition.isIdle) await partition.release()
+  }
+
   async settled(limit: AbortSignal): Promise<void> {
-    await Promise.all([...this.#owned.values()].map((partition) => partition.settled(limit)))
+    await Promise.all(
+      [...this.#owned.values()].map(async (partition) => {
+        await partition.settled(limit)
+        await partition.release()
+      }),
+    )
   }
 
   /** Gives every lease back, and leaves. */

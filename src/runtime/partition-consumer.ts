@@ -113,24 +113,42 @@ export class PartitionConsumer {
     await Promise.all([this.#fetcher.stop(), ...this.#upkeep.map((service) => service.stop())])
   }
 
-  /** Resolves when every decided run is settled, or `limit` aborts. */
+  /** Resolves when what runs has ended and every decided run is settled, or `limit` aborts. */
   async settled(limit: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     if (limit.aborted) resolve()
     limit.addEventListener('abort', () => resolve(), { once: true })
-    await Promise.race([this.#settler.idle(), promise])
+    const idle = this.#options.dispatcher.idle(this.desk).then(() => this.#settler.idle())
+    await Promise.race([idle, promise])
+  }
+
+  /** Hands what has not started back to the fleet, at once: others need not wait for what still runs here. */
+  async handBack(): Promise<void> {
+    const busy = [...this.#options.dispatcher.runsOf(this.desk), ...this.#settler.runs]
+    const kept = new Set(busy.map(({ ref }) => inFlightKey(ref.source, ref.entryId)))
+    await this.#release(
+      [...this.#inFlight.keys()].filter((key) => !kept.has(key)),
+      false,
+    )
   }
 
   /** Hands everything that is still held back to the fleet and drops the heartbeat. */
   async release(): Promise<void> {
+    await this.#release([...this.#inFlight.keys()], true)
+    this.#options.links.close(this.#reader)
+  }
+
+  async #release(inFlightKeys: readonly string[], leaving: boolean): Promise<void> {
     const { command, keys, consumer, telemetry } = this.#options
-    const held = [...this.#inFlight.keys()].map((key) =>
+    const held = inFlightKeys.map((key) =>
       key.startsWith('r')
         ? ({ source: 'ready', entryId: key.slice(1) } as const)
         : ({ source: 'commands', entryId: key } as const),
     )
+    if (held.length === 0 && !leaving) return
     try {
-      const count = await releaseEntries(command, keys, consumer, held, true)
+      const count = await releaseEntries(command, keys, consumer, held, leaving)
+      for (const key of inFlightKeys) this.#inFlight.leave(key)
       if (count > 0) {
         telemetry.emit('entries.released', { stream: keys.stream, partition: keys.partition, count })
       }
@@ -138,7 +156,6 @@ export class PartitionConsumer {
       // The others find the entries by our silence.
       telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
     }
-    this.#options.links.close(this.#reader)
   }
 
   /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */

@@ -62,7 +62,7 @@ const FAILURES_BEFORE_SPLIT = 4
 export class Settler {
   readonly #options: SettlerOptions
   #queue: Decided[] = []
-  #requests = 0
+  readonly #sent = new Set<Batch>()
   #scheduled = false
   #idle: (() => void)[] = []
   #isFenced = false
@@ -98,8 +98,18 @@ export class Settler {
     if (this.open === 0) this.#resolveIdle()
   }
 
+  /** What has been decided and is not settled. */
+  get runs(): CommandRun[] {
+    const sent = [...this.#sent].flatMap(({ plain, successes, failures }) => [
+      ...plain,
+      ...successes,
+      ...failures,
+    ])
+    return [...sent, ...this.#queue.map(({ run }) => run)]
+  }
+
   get open(): number {
-    return this.#queue.length + this.#requests
+    return this.#queue.length + this.#sent.size
   }
 
   /** Resolves when nothing waits and nothing is on its way. */
@@ -109,11 +119,11 @@ export class Settler {
   }
 
   #pump(): void {
-    while (this.#queue.length > 0 && this.#requests < this.#options.requestsMax) {
+    while (this.#queue.length > 0 && this.#sent.size < this.#options.requestsMax) {
       const batch = this.#cut()
-      this.#requests += 1
+      this.#sent.add(batch)
       void this.#deliver(batch, 0).finally(() => {
-        this.#requests -= 1
+        this.#sent.delete(batch)
         this.#pump()
         if (this.open === 0) this.#resolveIdle()
       })
