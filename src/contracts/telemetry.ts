@@ -54,6 +54,8 @@ export interface TelemetryEvents {
     count: number
   }
   'schedule.fired': { schedule: string; tickMs: number; missed: number }
+  /** Ticks left out because no scheduler ran in time, from the first to the last. */
+  'schedule.missed': { schedule: string; count: number; firstMs: number; lastMs: number }
   'schedule.refused': { schedule: string; tickMs: number; reason: string }
   'dead-letters.redriven': { stream: string; partition: number; count: number }
   'dead-letters.purged': { stream: string; partition: number; count: number }

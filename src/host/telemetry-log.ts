@@ -22,6 +22,7 @@ const LEVELS: { readonly [Name in TelemetryName]?: Level } = {
   'service.failed': 'warn',
   'connection.restored': 'info',
   'entries.claimed': 'info',
+  'schedule.missed': 'warn',
   'schedule.refused': 'info',
 }
 

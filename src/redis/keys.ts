@@ -60,7 +60,10 @@ export interface PartitionKeys {
   skipped(projection: string): string
   /** channel · commits of one projection version in this partition */
   commits(projection: string): string
-  /** hash · of one schedule: epoch, spec, timetable, watermark, paused, run, runs, fired, missed, overlapped, seen, past */
+  /**
+   * hash · of one schedule: epoch, spec, timetable, watermark, paused, run, runs, fired, missed, missed-ranges, overlapped,
+   * overlapped-ranges, seen, beat, past
+   */
   schedule(name: string): string
 }
 
