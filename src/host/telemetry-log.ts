@@ -23,6 +23,9 @@ const LEVELS: { readonly [Name in TelemetryName]?: Level } = {
   'connection.restored': 'info',
   'entries.claimed': 'info',
   'schedule.missed': 'warn',
+  'lease.acquired': 'info',
+  'lease.lost': 'warn',
+  'lease.released': 'info',
   'schedule.refused': 'info',
 }
 

@@ -122,6 +122,11 @@ export function pingChannel(processId: string): string {
 /** hash · schedule → `<stream>.<partition>` it lives in */
 export const SCHEDULE_HOMES_KEY: string = `${PREFIX}schedules`
 
+/** hash · of one lease: owner ('' free), epoch, beat, takeover (ms) */
+export function leaseKey(name: string): string {
+  return `${PREFIX}lease:${name}`
+}
+
 /** hash · secret behind command ids, keyspace version */
 export const FLEET_META_KEY: string = `${PREFIX}meta`
 
