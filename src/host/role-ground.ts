@@ -2,6 +2,7 @@
 import type { Settings } from '../config/settings.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
+import type { Leases } from '../leases/leases.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
@@ -16,6 +17,7 @@ export interface RoleGround {
   readonly links: RedisLinks
   readonly command: RedisLink
   readonly ids: CommandIds
+  readonly leases: Leases
   readonly clock: Clock
   readonly telemetry: TelemetryHub
   readonly logger: Logger
