@@ -23,6 +23,8 @@ import readViews from './lua/read-views.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
+import restoreIds from './lua/restore-ids.lua' with { type: 'text' }
+import restoreOutbox from './lua/restore-outbox.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
 import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
@@ -66,6 +68,8 @@ export type ScriptName =
   | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
+  | 'restore-ids'
+  | 'restore-outbox'
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
@@ -100,6 +104,8 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,
+  'restore-ids': restoreIds,
+  'restore-outbox': restoreOutbox,
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,

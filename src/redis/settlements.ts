@@ -108,6 +108,8 @@ export async function settle(
 ): Promise<SettleAnswer> {
   const { scriptKeys, args } = settleArguments(keys, consumer, request)
   const reply = replyArray(await link.run('settle', scriptKeys, args))
+  const lastEventId = replyText(reply[3])
+  if (lastEventId !== '') link.marks.note(keys, 'events', lastEventId)
   return {
     plainAcknowledged: replyNumber(reply[0]),
     successes: verdicts(replyText(reply[1])),

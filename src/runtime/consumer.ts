@@ -13,6 +13,7 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import type { ReplicationRule } from '../redis/replication.ts'
 import type { Clock } from './clock.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
 import { Dispatcher } from './dispatcher.ts'
@@ -32,6 +33,8 @@ export interface ConsumerSetup {
   readonly telemetry: Telemetry
   readonly logger: Logger
   readonly options?: Partial<ConsumerOptions>
+  /** Tier `replicated`: what goes to other partitions waits for the replicas. */
+  readonly rule?: ReplicationRule | undefined
 }
 
 export class Consumer extends Service implements HealthSource {
@@ -112,7 +115,8 @@ export class Consumer extends Service implements HealthSource {
   }
 
   #assemble(): void {
-    const { catalogue, handlers, ids, clock } = this.#setup
+    const { catalogue, handlers, ids, clock, links, rule } = this.#setup
+    const confirmed = rule && { link: links.open('command'), rule }
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
     const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
@@ -129,6 +133,7 @@ export class Consumer extends Service implements HealthSource {
             keys: partitionKeys(stream.name, partition),
             stream,
             scope,
+            confirmed,
             inFlightMax: Math.max(2, Math.floor(this.#options.inFlightMax / total)),
             inFlightBytesMax: Math.max(1024 ** 2, Math.floor(this.#options.inFlightBytesMax / total)),
           }),
