@@ -75,6 +75,9 @@ test('through a failover each accepted command has its effect once, and the view
   })
   const readiness = await fetch(`${base}/readyz?verbose`)
   expect([readiness.status, await readiness.text()]).toEqual([200, expect.anything()])
+  const metrics = await (await fetch(`${api?.line('admin')}/metrics`)).text()
+  expect(metrics).toMatch(/^millrace_replicas_following 1$/m)
+  expect(metrics).toMatch(/^millrace_replicas_needed 1$/m)
   expect(await Promise.all(roles.map((each) => each.stop()))).toEqual([0, 0, 0, 0])
 }, 90_000)
 

@@ -11,8 +11,11 @@ import { partitionKeys } from '../src/redis/keys.ts'
 import { ReplicaQuorum } from '../src/redis/replica-quorum.ts'
 import { chooseConfirmation, confirmationCommand, isConfirmed } from '../src/redis/replication.ts'
 import { checkReplicas } from '../src/redis/server-check.ts'
+import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
+import { OutboxRelay } from '../src/runtime/outbox-relay.ts'
 import { type PublicServer, startPublicServer } from './support/public-server.ts'
 import { type ReplicatedRedis, startReplicatedRedis, type TestServer } from './support/replicated-redis.ts'
+import { RecordedTelemetry } from './support/telemetry.ts'
 import { until } from './support/until.ts'
 
 const stream = defineStream({ name: 'orders', partitions: 2 })
@@ -23,7 +26,7 @@ const place = defineCommand({
   key: (payload) => payload.orderId,
 })
 const catalogue = buildCatalogue([stream, place])
-const rule = { replicas: 1, waitMs: 200 }
+const rule = { replicas: 1, waitMs: 500 }
 
 let redis: ReplicatedRedis
 let api: PublicServer
@@ -229,6 +232,29 @@ describe('while the replica is paused', () => {
   })
 })
 
+test('follow-ups to other partitions wait until the replica has their source', async () => {
+  const source = partitionKeys('orders', 0)
+  const target = partitionKeys('orders', 1)
+  const [link, own] = [await redis.open(), await redis.open()]
+  const telemetry = new RecordedTelemetry()
+  await using relay = new OutboxRelay({
+    ...{ link, keys: source, clock: SYSTEM_CLOCK, telemetry, pauseMaxMs: 20 },
+    confirmed: { link: own, rule },
+  })
+  const before = await link.client.xlen(target.commands)
+  replica.pause()
+  await link.client.xadd(source.outbox, '*', 't', 'orders.1', 'p', '0-0', 'd', '-1', 'b', 'a follow-up')
+  await relay.start()
+  await telemetry.until('alarm.raised', (alarms) =>
+    alarms.some(({ alarm }) => alarm === 'outbox-unconfirmed'),
+  )
+  expect(await link.client.xlen(target.commands)).toBe(before)
+  replica.resume()
+  await telemetry.until('commands.relayed')
+  expect(await link.client.xlen(target.commands)).toBe(before + 1)
+  expect(telemetry.of('alarm.raised')).toHaveLength(1)
+})
+
 test('without its replica the door closes and the process is not ready; with it, it opens again', async () => {
   await replica.kill()
   await until('the door to close', () => !api.bus.health().ready)
@@ -246,7 +272,8 @@ test('too few replicas are refused at start, after a while, unless that is allow
   let pauses = 0
   const check = (...tolerated: string[]) =>
     checkReplicas(link, { replicas: 2, waitMs: 100 }, new Set(tolerated), async () => pauses++ < 3)
-  await expect(check()).rejects.toThrow(
+  const refusal: unknown = await check().catch((error: unknown) => error)
+  expect(String(refusal)).toMatch(
     /MILLRACE_REPLICAS=2, and the primary has 1 .*ALLOW_UNSAFE=missing-replicas/,
   )
   expect(pauses).toBe(4)

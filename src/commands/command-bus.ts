@@ -66,6 +66,7 @@ export class CommandBus extends Service implements HealthSource {
   #waitingBytes = 0
   #draining = false
   #onEmpty: (() => void) | undefined
+  #stopListening: (() => void) | undefined
 
   constructor(parts: CommandBusParts) {
     super('command-bus')
@@ -205,6 +206,11 @@ export class CommandBus extends Service implements HealthSource {
     await this.#replicas?.sample()
     await this.#gate.start()
     await this.#replicas?.start()
+    // After an outage they would wait for their next round, and the door with them.
+    this.#stopListening = this.#parts.link.onReady(() => {
+      this.#gate.wake()
+      this.#replicas?.wake()
+    })
   }
 
   /** Takes nothing more in and waits for what is under way: each command has its fate within the connection's limit. */
@@ -214,6 +220,7 @@ export class CommandBus extends Service implements HealthSource {
         this.#onEmpty = resolve
       })
     }
+    this.#stopListening?.()
     await this.#replicas?.stop()
     await this.#gate.stop()
   }

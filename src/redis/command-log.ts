@@ -5,7 +5,7 @@
  * window and at most two.
  */
 import { MillraceError } from '../contracts/errors.ts'
-import { compareEntryIds, isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
+import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink, ScriptRunner } from './connection.ts'
 import { unpackPayload } from './entry-codec.ts'
 import { GROUP, idempotencyCountKey, idempotencyKey, type PartitionKeys } from './keys.ts'
@@ -96,15 +96,14 @@ export async function appendKeyed(
   )
 }
 
-/** What was known already counts too: this process has now told of it. */
+/** What was stored last is the newest; where nothing was, what was known already is what this process has told of. */
 function noteNewest(link: ScriptRunner, keys: PartitionKeys, results: readonly AppendResult[]): void {
-  let newest = ''
-  for (const result of results) {
-    const token = 'token' in result ? result.token : ''
-    if (token.startsWith('e') && (newest === '' || compareEntryIds(newest, token.slice(1)) < 0))
-      newest = token.slice(1)
-  }
-  if (newest !== '') link.marks.note(keys, 'commands', newest)
+  const isEntry = (result: AppendResult, kind: AppendResult['kind']): boolean =>
+    result.kind === kind && 'token' in result && result.token.startsWith('e')
+  const newest =
+    results.findLast((result) => isEntry(result, 'stored')) ??
+    results.findLast((result) => isEntry(result, 'known'))
+  if (newest !== undefined && 'token' in newest) link.marks.note(keys, 'commands', newest.token.slice(1))
 }
 
 function keyedArguments(

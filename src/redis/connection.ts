@@ -198,6 +198,12 @@ export class RedisLink implements ScriptRunner {
     this.#failInFlight()
   }
 
+  /** Calls whenever a connection has become usable, before others use it. Returns what ends that. */
+  onReady(call: () => void): () => void {
+    this.client.on('ready', call)
+    return () => this.client.off('ready', call)
+  }
+
   /** Where it is connected to, while it is. */
   get remote(): { readonly host: string; readonly port: number } | undefined {
     const { remoteAddress: host, remotePort: port } = this.client.stream ?? {}

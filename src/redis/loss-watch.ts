@@ -38,7 +38,7 @@ export class LossWatch {
 
   /** Looks now, and after every reconnect of this link. */
   async watch(link: RedisLink): Promise<void> {
-    link.client.on('ready', () => void this.#look(link))
+    link.onReady(() => void this.#look(link))
     await this.#look(link)
   }
 

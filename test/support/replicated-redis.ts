@@ -58,7 +58,7 @@ export interface ReplicatedOptions {
   readonly telemetry?: Telemetry
 }
 
-export const PRIMARY_NAME = 'mill'
+const PRIMARY_NAME = 'mill'
 
 export async function startReplicatedRedis(options: ReplicatedOptions = {}): Promise<ReplicatedRedis> {
   const { replicas = 1, sentinels: sentinelCount = 0, downAfterMs = 1000, extra = [] } = options
