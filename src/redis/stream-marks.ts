@@ -1,17 +1,18 @@
 /**
- * The newest entry ids that this process has been told of: appended, read or committed. A server that no longer knows of
+ * The newest entry ids that this process has been told of: appended, read or committed; and the highest number of a command
+ * that waits for its time. A server that no longer knows of
  * them after a reconnect has lost entries. One id for each log, however much went by.
  */
 import { compareEntryIds } from './bytes.ts'
 import type { PartitionKeys } from './keys.ts'
 
-export const MARKED_LOGS = ['commands', 'ready', 'events'] as const
+export const MARKED_LOGS = ['commands', 'ready', 'events', 'counter'] as const
 export type MarkedLog = (typeof MARKED_LOGS)[number]
 
 /** '' while nothing was seen. */
 export type Marks = Readonly<Record<MarkedLog, string>>
 
-const NONE: Marks = { commands: '', ready: '', events: '' }
+const NONE: Marks = { commands: '', ready: '', events: '', counter: '' }
 
 export class StreamMarks {
   readonly #marks = new Map<PartitionKeys, Record<MarkedLog, string>>()

@@ -43,6 +43,8 @@ export interface ReplicatedRedis extends AsyncDisposable {
   primary(): Promise<TestServer>
   /** Runs one command on one server, outside the product's connections. */
   ask(server: TestServer, ...command: readonly string[]): Promise<unknown>
+  /** When the Sentinel that led the last failover had a new primary, ms since 1970. */
+  promotedAtMs(): Promise<number>
   /** Resolves when `count` replicas follow the present primary. */
   untilFollowing(count: number): Promise<void>
 }
@@ -59,6 +61,9 @@ export interface ReplicatedOptions {
 }
 
 const PRIMARY_NAME = 'mill'
+const LOG = 'sentinel.log'
+/** `4711:X 27 Nov 2026 21:12:16.677 # +promoted-slave slave …` */
+const PROMOTED = /:X (.*?) [#*] \+promoted-slave/g
 
 export async function startReplicatedRedis(options: ReplicatedOptions = {}): Promise<ReplicatedRedis> {
   const { replicas = 1, sentinels: sentinelCount = 0, downAfterMs = 1000, extra = [] } = options
@@ -108,6 +113,11 @@ export async function startReplicatedRedis(options: ReplicatedOptions = {}): Pro
       const link = links.open(role)
       await link.whenReady(10_000)
       return link
+    },
+    promotedAtMs: async () => {
+      const logs = await Promise.all(sentinels.map((each) => Bun.file(join(each.folder, LOG)).text()))
+      const times = logs.flatMap((log) => [...log.matchAll(PROMOTED)].map(([, at = '']) => Date.parse(at)))
+      return Math.max(...times)
     },
     untilFollowing: async (count) => following(await primary(), count),
     [Symbol.asyncDispose]: async () => {
@@ -180,7 +190,7 @@ async function launchSentinel(
       `port ${port}`,
       'bind 127.0.0.1',
       `dir ${folder}`,
-      `logfile ${join(folder, 'sentinel.log')}`,
+      `logfile ${join(folder, LOG)}`,
       `sentinel monitor ${PRIMARY_NAME} 127.0.0.1 ${primaryPort} 2`,
       `sentinel down-after-milliseconds ${PRIMARY_NAME} ${downAfterMs}`,
       `sentinel failover-timeout ${PRIMARY_NAME} 5000`,
