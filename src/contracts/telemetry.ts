@@ -6,6 +6,8 @@
  */
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
+  /** Stored, and perhaps on too few replicas: the producer was told so. */
+  'commands.unconfirmed': { stream: string; partition: number; count: number }
   'commands.refused': {
     stream: string
     reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'

@@ -21,6 +21,7 @@ import type { TelemetryListener } from '../contracts/telemetry.ts'
 import { prepareSchedules } from '../cron/prepared-schedule.ts'
 import { Leases } from '../leases/leases.ts'
 import { buildCatalogue, type Definition, versionKey } from '../policies/catalogue.ts'
+import { shownAddress } from '../redis/address.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
@@ -203,8 +204,11 @@ export class MillraceHost implements Millrace {
     await supervisor.start()
     const { catalogue, files } = await this.#definitions()
     const url = settings.redisUrl ?? (await this.#ownRedis())
-    const connections = await supervisor.run(new Connections({ url, settings, catalogue, clock, telemetry }))
-    const { command, ids, server } = connections.opened
+    const accepts = role === 'api' || role === 'all'
+    const connections = await supervisor.run(
+      new Connections({ url, settings, accepts, catalogue, clock, telemetry }),
+    )
+    const { command, replication, lossWatch, ids, server } = connections.opened
     const { links } = connections
     const leases = await supervisor.run(standingLeases(new Leases({ links, clock, telemetry })))
     this.#leases = leases
@@ -215,6 +219,8 @@ export class MillraceHost implements Millrace {
       catalogue,
       links,
       command,
+      replication,
+      lossWatch,
       ids,
       leases,
       clock,
@@ -256,7 +262,7 @@ export class MillraceHost implements Millrace {
     this.#managed = new ManagedRedis({
       dataFolder: settings.dataFolder,
       program: settings.redisServer,
-      durability: settings.durability,
+      durability: settings.durability === 'fsync' ? 'fsync' : 'everysec',
       role,
       mayJoin: role !== 'all',
       clock: SYSTEM_CLOCK,
@@ -269,17 +275,10 @@ export class MillraceHost implements Millrace {
 
   #redisPlace(): string {
     const { settings } = this.#options
-    if (this.#managed === undefined) return `at ${withoutSecrets(settings.redisUrl ?? '')}`
+    if (this.#managed === undefined) return `at ${shownAddress(settings.redisUrl ?? '')}`
     if (this.#managed.standing === 'guest') return `joined, data in ${settings.dataFolder}`
     return `our own (process ${this.#managed.pid}), data in ${settings.dataFolder}`
   }
-}
-
-function withoutSecrets(url: string): string {
-  if (!URL.canParse(url)) return url
-  const parsed = new URL(url)
-  parsed.password = ''
-  return parsed.href
 }
 
 /** For `millrace start`: settings from flags and the environment. */

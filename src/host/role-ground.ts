@@ -6,9 +6,11 @@ import type { Leases } from '../leases/leases.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import type { LossWatch } from '../redis/loss-watch.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
+import type { Replication } from './connections.ts'
 
 export interface RoleGround {
   readonly supervisor: Supervisor
@@ -16,6 +18,9 @@ export interface RoleGround {
   readonly catalogue: Catalogue
   readonly links: RedisLinks
   readonly command: RedisLink
+  /** Undefined unless the tier is `replicated`. */
+  readonly replication: Replication | undefined
+  readonly lossWatch: LossWatch
   readonly ids: CommandIds
   readonly leases: Leases
   readonly clock: Clock

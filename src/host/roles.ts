@@ -25,6 +25,7 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import { ProjectorSet } from '../projections/projector-set.ts'
 import { ViewReader } from '../projections/view-reader.ts'
 import type { RedisLink } from '../redis/connection.ts'
+import { ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
 import type { Service } from '../runtime/service.ts'
@@ -108,14 +109,15 @@ class RoleStart {
 
   /** A process of all roles may have nothing to handle; one that is there to work may not. */
   async consumer(role: Role): Promise<void> {
-    const { settings, links, command, catalogue, ids, clock, telemetry, logger } = this.#ground
+    const { settings, links, command, replication, catalogue, ids, clock, telemetry, logger } = this.#ground
     if (catalogue.handlers.size === 0 && (role === 'all' || catalogue.singletons.size > 0)) return
     const options = {
       inFlightMax: settings.inFlightMax,
       drainLimitMs: Math.ceil(settings.drainLimitMs * HANDLERS_SHARE),
     }
     const handlers = runnableHandlers(catalogue, { link: command, clock })
-    const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options }
+    const rule = replication?.rule
+    const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options, rule }
     await this.#run(new Consumer(parts))
   }
 
@@ -133,12 +135,16 @@ class RoleStart {
   /** Answers where the public listener is. */
   async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
+    const { replication, lossWatch } = this.#ground
     const { durability, host, port, redisWaitMs, idempotencyWindowMs, idempotencyRecordsMax } = settings
     const options = { durability, idempotencyWindowMs, idempotencyRecordsMax }
     const link = links.open('ingest')
     await link.whenReady(redisWaitMs)
+    await lossWatch.watch(link)
+    const quorum = replication && new ReplicaQuorum({ links, ...replication })
+    await quorum?.whenReady(redisWaitMs)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
-    const bus = await this.#run(new CommandBus({ link, catalogue, ids, clock, telemetry, options }))
+    const bus = await this.#run(new CommandBus({ link, quorum, catalogue, ids, clock, telemetry, options }))
     const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })

@@ -30,6 +30,8 @@ import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import releasePartition from './lua/release-partition.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
+import restoreIds from './lua/restore-ids.lua' with { type: 'text' }
+import restoreOutbox from './lua/restore-outbox.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import sampleLeases from './lua/sample-leases.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
@@ -84,6 +86,8 @@ export type ScriptName =
   | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
+  | 'restore-ids'
+  | 'restore-outbox'
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
@@ -127,6 +131,8 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,
+  'restore-ids': restoreIds,
+  'restore-outbox': restoreOutbox,
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,
