@@ -150,7 +150,7 @@ export async function chargeSuspects(
   dead: string,
   levels: ReadonlyMap<string, number>,
 ): Promise<boolean> {
-  const args = [epoch ?? '', ...[...levels].flat()]
+  const args = [epoch ?? '', dead, ...[...levels].flat()]
   const reply = await link.run('charge-suspects', [keys.lease, keys.crashes, keys.running(dead)], args)
   return replyNumber(reply) === 1
 }

@@ -94,6 +94,8 @@ export class OrderedPartition implements Holdings {
   #held: Map<string, HeldCommand> = new Map()
   /** First of each key, until the suspects among them are known. */
   #loading: Item[] | undefined = []
+  /** Crash levels as they are charged; kept, because the marks are gone when the answer of the charge is lost. */
+  #charges: ReadonlyMap<Item, number> | undefined
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
@@ -271,28 +273,35 @@ export class OrderedPartition implements Holdings {
    * key, unless it was waiting for its time.
    */
   async #finishLoading(): Promise<void> {
-    const { command, keys, taken, clock, telemetry } = this.#options
+    const { command, keys, taken, telemetry } = this.#options
     const first = this.#loading
     if (first === undefined || this.#isClosed) return
-    const levels = new Map<Item, number>()
+    const levels = taken.charge === '' ? new Map<Item, number>() : await this.#chargesOf(first)
     if (taken.charge !== '') {
-      const marked = await readMarks(command, keys, taken.charge)
-      const nowMs = clock.monotonicMs()
-      for (const item of first) {
-        if (item.dueAtMs > nowMs) continue
-        levels.set(item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1))
-      }
       const byToken = new Map([...levels].map(([item, level]) => [item.token, level]))
       if (!(await chargeSuspects(command, this.#membership, taken.charge, byToken))) return this.#lose()
       const { stream, partition } = keys
       if (levels.size > 0) telemetry.emit('entries.redelivered', { stream, partition, count: levels.size })
     }
     this.#loading = undefined
+    this.#charges = undefined
     this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
       this.#begin(item)
     }
+  }
+
+  async #chargesOf(first: readonly Item[]): Promise<ReadonlyMap<Item, number>> {
+    if (this.#charges !== undefined) return this.#charges
+    const { command, keys, taken, clock } = this.#options
+    const marked = await readMarks(command, keys, taken.charge)
+    const nowMs = clock.monotonicMs()
+    const ready = first.filter((item) => item.dueAtMs <= nowMs)
+    this.#charges = new Map(
+      ready.map((item) => [item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1)]),
+    )
+    return this.#charges
   }
 
   #begin(item: Item): void {
