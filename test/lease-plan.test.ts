@@ -122,6 +122,17 @@ test('who asks for what would make things uneven gets nothing', () => {
   expect(planLeases('a', ['a', 'b'], views, new Set()).handOver).toEqual([])
 })
 
+test('what was asked for, and will not be granted any more, may be asked for by who has nothing', () => {
+  const views = ['a', 'a', 'c', 'd'].map((owner, partition) => ({
+    ...{ partition, owner, vacantLooks: 0 },
+    // Both asked while they had nothing, and have got one elsewhere since.
+    wanted: partition === 0 ? 'c' : partition === 1 ? 'd' : '',
+  }))
+  const { ask } = planLeases('e', ['a', 'c', 'd', 'e'], views, new Set())
+  expect(ask).toHaveLength(1)
+  expect([0, 1]).toContain(ask[0] ?? -1)
+})
+
 test('commands of a key come one after another, in the order of their entry ids', () => {
   const ids = fc.uniqueArray(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 60 })
   fc.assert(

@@ -84,6 +84,11 @@ interface Account {
 
 function planAsks(me: string, views: readonly LeaseView[], account: Account): number[] {
   const { heldBy, credit, isMember, isFair } = account
+  // What its owner will not grant to who asked for it is free to be asked for by others.
+  const isAskedFor = ({ owner, wanted }: LeaseView): boolean => isMember(wanted) && isFair(owner, wanted)
+  const free = inOrderOf(me, views).filter(
+    (view) => view.vacantLooks === 0 && view.owner !== me && view.wanted !== me && !isAskedFor(view),
+  )
   for (const { owner, wanted, vacantLooks } of views) {
     // One that the owner will not grant any more does not count.
     if (vacantLooks > 0 || owner === me || wanted !== me || !isFair(owner, me)) continue
@@ -91,9 +96,6 @@ function planAsks(me: string, views: readonly LeaseView[], account: Account): nu
     credit(owner, -1)
   }
   const ask: number[] = []
-  const free = inOrderOf(me, views).filter(
-    ({ vacantLooks, owner, wanted }) => vacantLooks === 0 && owner !== me && !isMember(wanted),
-  )
   for (;;) {
     const richest = free.reduce<LeaseView | undefined>(
       (best, view) => (best === undefined || heldBy(view.owner) > heldBy(best.owner) ? view : best),

@@ -29,6 +29,17 @@ export function membersKey(partitions: readonly PartitionKeys[]): string {
   return partitions[0]?.beats ?? ''
 }
 
+/** How the heartbeat of a member ends that takes no more partitions: its share is for the others. */
+const LEAVING = ':leaving'
+
+export function leavingBeat(beat: string): string {
+  return beat + LEAVING
+}
+
+export function isLeaving(beat: string): boolean {
+  return beat.endsWith(LEAVING)
+}
+
 export async function sampleLeases(
   link: RedisLink,
   partitions: readonly PartitionKeys[],

@@ -101,6 +101,7 @@ export class Consumer extends Service implements HealthSource {
     const limit = new AbortController()
     const timer = this.#setup.clock.after(this.#options.drainLimitMs, () => limit.abort())
     this.#dispatcher.close()
+    this.#heartbeat.leave()
     const parts = [...this.#partitions, ...this.#ordered]
     await Promise.all(parts.map((part) => part.stopReading()))
     await this.#dispatcher.drain(limit.signal)

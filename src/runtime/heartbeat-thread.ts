@@ -10,12 +10,13 @@
 import { RedisLinks } from '../redis/connection.ts'
 import { writeBeat } from '../redis/consumer-group.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import { leavingBeat } from '../redis/partition-lease.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
 import { lookOut, lookOutForLeases } from './lookout.ts'
 
 declare const self: {
-  onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
+  onmessage: ((event: { data: HeartbeatOrder | 'leave' | 'stop' }) => void) | null
   postMessage(value: HeartbeatReport): void
 }
 
@@ -23,6 +24,7 @@ declare const self: {
 const ROUND_GRACE_MS = 500
 
 let stopped = false
+let leaving = false
 
 async function beat(order: HeartbeatOrder): Promise<void> {
   const clock = SYSTEM_CLOCK
@@ -64,7 +66,8 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     count += 1
     try {
       await link.whenReady(order.intervalMs)
-      await writeBeat(link, beatKeys, consumer, `${count}:${current}`)
+      const value = `${count}:${current}`
+      await writeBeat(link, beatKeys, consumer, leaving ? leavingBeat(value) : value)
       if (!announced) {
         announced = true
         self.postMessage('beating')
@@ -85,5 +88,6 @@ async function beat(order: HeartbeatOrder): Promise<void> {
 
 self.onmessage = ({ data }) => {
   if (data === 'stop') stopped = true
+  else if (data === 'leave') leaving = true
   else void beat(data)
 }

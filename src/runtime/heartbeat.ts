@@ -81,6 +81,11 @@ export class Heartbeat extends Service {
     }
   }
 
+  /** Goes on beating, and tells that this worker takes no more partitions. */
+  leave(): void {
+    this.#worker?.postMessage('leave')
+  }
+
   protected override async onStop(): Promise<void> {
     await this.#ticking
     const { clock } = this.#options

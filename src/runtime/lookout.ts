@@ -6,7 +6,7 @@ import { DeathVerdict, type SilentConsumer } from '../policies/death-verdict.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type ConsumerView, sampleConsumers } from '../redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../redis/keys.ts'
-import { type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
+import { isLeaving, type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
 import type { Clock } from './clock.ts'
 
 export interface WatchedPartition {
@@ -24,7 +24,7 @@ export interface WatchedStream {
 export interface LeaseSighting {
   readonly stream: string
   readonly leases: readonly PartitionLease[]
-  /** Members with a heartbeat that is not known to stand still. */
+  /** Members that stay, with a heartbeat that is not known to stand still. */
   readonly living: readonly string[]
   /** Who is dead by now: members, and owners without a heartbeat. */
   readonly silent: readonly SilentConsumer[]
@@ -75,7 +75,9 @@ export async function lookOutForLeases(
     for (const { owner } of leases) if (owner !== '' && !watched.has(owner)) watched.set(owner, '')
     const silent = observe(watched)
     const dead = new Set(silent.map((each) => each.consumer))
-    const living = [...beats.keys()].filter((member) => !dead.has(member))
+    const living = [...beats.keys()].filter(
+      (member) => !dead.has(member) && !isLeaving(beats.get(member) ?? ''),
+    )
     onSighting({ stream, leases, living, silent })
   })
 }

@@ -99,6 +99,7 @@ export class OrderedPartition implements Holdings {
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
+  #released: Promise<void> | undefined
 
   constructor(options: OrderedPartitionOptions) {
     const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
@@ -193,7 +194,12 @@ export class OrderedPartition implements Holdings {
   }
 
   /** Gives the lease back: what is pending goes to the next owner, uncharged. */
-  async release(): Promise<void> {
+  release(): Promise<void> {
+    this.#released ??= this.#release()
+    return this.#released
+  }
+
+  async #release(): Promise<void> {
     const { command, keys, links, telemetry, clock } = this.#options
     const { stream, partition } = keys
     for (let attempt = 1; attempt <= RELEASE_ATTEMPTS_MAX; attempt++) {
@@ -288,6 +294,8 @@ export class OrderedPartition implements Holdings {
     this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
+      // The last owner did not know its type; perhaps this one does.
+      if (item.entry.trail?.unknownSinceMs !== undefined) item.dueAtMs = 0
       this.#begin(item)
     }
   }
@@ -358,6 +366,7 @@ export class OrderedPartition implements Holdings {
   }
 
   #onConflict(run: CommandRun): void {
+    if (this.#isClosed) return
     const next = run.again()
     next.conflicts += 1
     const { clock, dispatcher } = this.#options

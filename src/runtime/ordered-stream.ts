@@ -79,9 +79,11 @@ export class OrderedStream {
       })
   }
 
+  /** A partition in which nothing runs any more is given back at once, whatever still runs in others. */
   async stopReading(): Promise<void> {
     this.#isStopping = true
     await this.#acting
+    for (const partition of this.#owned.keys()) this.#handOver(partition)
     await Promise.all([...this.#owned.values()].map((partition) => partition.stopReading()))
   }
 
