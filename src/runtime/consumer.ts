@@ -107,7 +107,7 @@ export class Consumer extends Service implements HealthSource {
     this.#dispatcher.close()
     const parts = [...this.#partitions, ...this.#ordered]
     await Promise.all(parts.map((part) => part.stopReading()))
-    await Promise.all(parts.map((part) => part.handBack()))
+    await Promise.all(this.#partitions.map((partition) => partition.handBack()))
     await Promise.all([
       this.#dispatcher.drain(limit.signal),
       ...parts.map((part) => part.settled(limit.signal)),

@@ -144,7 +144,8 @@ export class Dispatcher {
 
   #laneOf(desk: PartitionDesk, gate: HandlerGate, run: CommandRun): Lane {
     const fresh = run.trail.attempts === 0
-    const name = `${desk.tag}|${versionKey(run)}|${fresh ? 'fresh' : 'again'}`
+    // A partition may be taken again before its earlier lease is wound up: each lease has lanes of its own.
+    const name = `${desk.tag}|${desk.scope.epoch ?? ''}|${versionKey(run)}|${fresh ? 'fresh' : 'again'}`
     let lane = this.#lanes.get(name)
     if (lane === undefined) {
       lane = { desk, gate, queue: [], sinceMs: 0, timer: undefined }
@@ -163,14 +164,14 @@ export class Dispatcher {
     })
   }
 
+  /** Lanes take turns: one that started a batch goes to the end, however fast it is filled again. */
   #pump(): void {
-    let progress = !this.#suspects.holding
-    while (progress && !this.#stop.signal.aborted) {
-      progress = false
-      for (const lane of this.#lanes.values()) {
-        if (this.#running.size >= this.#options.batchesMax) return
-        if (this.#startOne(lane)) progress = true
-      }
+    if (this.#suspects.holding || this.#stop.signal.aborted) return
+    for (const [name, lane] of this.#lanes) {
+      if (this.#running.size >= this.#options.batchesMax) return
+      if (!this.#startOne(lane)) continue
+      this.#lanes.delete(name)
+      this.#lanes.set(name, lane)
     }
   }
 
@@ -234,6 +235,8 @@ export class Dispatcher {
   ): Promise<void> {
     const environment: BatchEnvironment = { ...this.#options, abandonSignal: this.#abandon.signal }
     try {
+      const isOurs = desk.isOurs()
+      if (isOurs !== true && !(await isOurs)) return
       const decided = await runBatch(environment, handler, runs)
       if (decided.length > 0) desk.settler.push(decided)
     } catch (error) {

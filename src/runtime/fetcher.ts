@@ -82,6 +82,8 @@ export class Fetcher extends Service {
     const { keys } = options.membership
     super(`fetcher ${keys.stream}.${keys.partition}`)
     this.#options = options
+    // A worker that takes over one more partition is as ready as before, if it gets to read it in time.
+    if (options.membership.epoch !== undefined) this.#readIssuedMs = options.clock.monotonicMs()
     this.#sources = keys.ready === keys.commands ? ['commands'] : ['ready', 'commands']
   }
 

@@ -6,7 +6,7 @@ import { DeathVerdict, type SilentConsumer } from '../policies/death-verdict.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type ConsumerView, sampleConsumers } from '../redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../redis/keys.ts'
-import { type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
+import { isLeaving, type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
 import type { Clock } from './clock.ts'
 
 export interface WatchedPartition {
@@ -20,14 +20,11 @@ export interface WatchedStream {
   readonly partitions: number
 }
 
-/** At the end of the heartbeat of a worker that drains: it lives, and is given nothing more. */
-export const LEAVING = ':leaving'
-
 /** What a look at an ordered stream showed. */
 export interface LeaseSighting {
   readonly stream: string
   readonly leases: readonly PartitionLease[]
-  /** Members that share the partitions: their heartbeat is not known to stand still, and they are not leaving. */
+  /** Members that stay, with a heartbeat that is not known to stand still. */
   readonly living: readonly string[]
   /** Who is dead by now: members, and owners without a heartbeat. */
   readonly silent: readonly SilentConsumer[]
@@ -78,8 +75,8 @@ export async function lookOutForLeases(
     for (const { owner } of leases) if (owner !== '' && !watched.has(owner)) watched.set(owner, '')
     const silent = observe(watched)
     const dead = new Set(silent.map((each) => each.consumer))
-    const living = [...beats].flatMap(([member, beat]) =>
-      dead.has(member) || beat.endsWith(LEAVING) ? [] : [member],
+    const living = [...beats.keys()].filter(
+      (member) => !dead.has(member) && !isLeaving(beats.get(member) ?? ''),
     )
     onSighting({ stream, leases, living, silent })
   })

@@ -9,13 +9,15 @@
  * Only the first of a key is ever in a batch, so no two of a key run at once, and a retry holds up its own key alone. What
  * waits is bounded: at `parkedMax` the partition reads nothing, until something ends. Every first is in hand, so something will.
  *
- * Whoever takes the lease destroys the group that is read and settled in here: then everything in hand is dropped, and what
+ * A handler starts only while nobody can have taken the lease: for a moment after it was proved to be ours by an answer, counted
+ * from when the request was sent; after that it is asked for again. Whoever takes the lease destroys the group that is read and settled in here: then everything in hand is dropped, and what
  * handlers still answer is refused and counted.
  */
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { HealthReport } from '../contracts/health.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { VERDICT_LOOKS_MIN } from '../policies/death-verdict.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { ReadEntry } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry, type Trail, unpackPayload } from '../redis/entry-codec.ts'
@@ -24,6 +26,7 @@ import { leasedMembership, type Membership } from '../redis/membership.ts'
 import {
   chargeSuspects,
   type HeldCommand,
+  holdsLease,
   readHeld,
   readMarks,
   releasePartition,
@@ -51,6 +54,8 @@ export interface OrderedPartitionOptions {
   readonly keys: PartitionKeys
   readonly consumer: string
   readonly taken: TakenPartition
+  /** Monotonic ms at which the lease was asked for. */
+  readonly takenSentMs: number
   readonly scope: RunScope
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -79,6 +84,8 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
+const TRUST_MARGIN_MS = 100
+const ASK_PAUSE_MS = 100
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -96,14 +103,20 @@ export class OrderedPartition implements Holdings {
   #held: Map<string, HeldCommand> = new Map()
   /** First of each key, until the suspects among them are known. */
   #loading: Item[] | undefined = []
+  /** Crash levels as they are charged; kept, because the marks are gone when the answer of the charge is lost. */
+  #charges: ReadonlyMap<Item, number> | undefined
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
+  /** Monotonic ms: the lease was ours then. */
+  #provenMs: number
+  #proving: Promise<boolean> | undefined
   #released: Promise<void> | undefined
 
   constructor(options: OrderedPartitionOptions) {
     const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
     this.#options = options
+    this.#provenMs = options.takenSentMs
     this.#membership = leasedMembership(keys, consumer, taken.epoch)
     this.#inFlight = new InFlight(clock, stream.parkedMax, options.inFlightBytesMax)
     const common = { link: command, keys, clock, telemetry }
@@ -112,11 +125,13 @@ export class OrderedPartition implements Holdings {
       requestsMax: options.options.settleRequestsMax,
       onSettled: (run, fate, failure) => this.#onSettled(run, fate, failure),
       onConflict: (run) => this.#onConflict(run),
+      onAnswered: (sentMs) => this.#prove(sentMs),
       onFenced: () => this.#lose(),
     })
     this.#desk = new PartitionDesk({
       ...{ ...common, consumer, scope: options.scope, settler: this.#settler },
       onForget: (run) => this.#onForget(run),
+      isOurs: () => this.#isOurs(),
     })
     this.#reader = links.open('reader')
     this.#fetcher = new Fetcher({
@@ -163,11 +178,6 @@ export class OrderedPartition implements Holdings {
   }
 
   // ── life ──
-
-  /** True when nothing runs and nothing is to be settled. */
-  get isIdle(): boolean {
-    return this.#options.dispatcher.runsOf(this.#desk).length === 0 && this.#settler.open === 0
-  }
 
   health(): HealthReport {
     return this.#fetcher.health()
@@ -220,6 +230,42 @@ export class OrderedPartition implements Holdings {
       }
     }
     links.close(this.#reader)
+  }
+
+  #prove(sentMs: number): void {
+    this.#provenMs = Math.max(this.#provenMs, sentMs)
+  }
+
+  /** Others need so many looks at a heartbeat that stands still; the last one went out at most one beat before the proof. */
+  get #trustMs(): number {
+    const { lookEveryMs, heartbeatEveryMs } = this.#options.options
+    return Math.max(0, (VERDICT_LOOKS_MIN - 1) * lookEveryMs - heartbeatEveryMs - TRUST_MARGIN_MS)
+  }
+
+  #isOurs(): boolean | Promise<boolean> {
+    if (this.#settler.isFenced) return false
+    if (this.#options.clock.monotonicMs() - this.#provenMs < this.#trustMs) return true
+    this.#proving ??= this.#askForLease().finally(() => {
+      this.#proving = undefined
+    })
+    return this.#proving
+  }
+
+  async #askForLease(): Promise<boolean> {
+    const { command, clock } = this.#options
+    while (!this.#settler.isFenced) {
+      const sentMs = clock.monotonicMs()
+      try {
+        if (await holdsLease(command, this.#membership)) {
+          this.#prove(sentMs)
+          return true
+        }
+        this.#lose()
+      } catch {
+        await clock.sleep(ASK_PAUSE_MS * (0.5 + clock.random()))
+      }
+    }
+    return false
   }
 
   /** The lease is somebody else's. */
@@ -284,28 +330,37 @@ export class OrderedPartition implements Holdings {
    * key, unless it was waiting for its time.
    */
   async #finishLoading(): Promise<void> {
-    const { command, keys, taken, clock, telemetry } = this.#options
+    const { command, keys, taken, telemetry } = this.#options
     const first = this.#loading
     if (first === undefined || this.#isClosed) return
-    const levels = new Map<Item, number>()
+    const levels = taken.charge === '' ? new Map<Item, number>() : await this.#chargesOf(first)
     if (taken.charge !== '') {
-      const marked = await readMarks(command, keys, taken.charge)
-      const nowMs = clock.monotonicMs()
-      for (const item of first) {
-        if (item.dueAtMs > nowMs) continue
-        levels.set(item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1))
-      }
       const byToken = new Map([...levels].map(([item, level]) => [item.token, level]))
       if (!(await chargeSuspects(command, this.#membership, taken.charge, byToken))) return this.#lose()
       const { stream, partition } = keys
       if (levels.size > 0) telemetry.emit('entries.redelivered', { stream, partition, count: levels.size })
     }
     this.#loading = undefined
+    this.#charges = undefined
     this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
+      // The last owner did not know its type; perhaps this one does.
+      if (item.entry.trail?.unknownSinceMs !== undefined) item.dueAtMs = 0
       this.#begin(item)
     }
+  }
+
+  async #chargesOf(first: readonly Item[]): Promise<ReadonlyMap<Item, number>> {
+    if (this.#charges !== undefined) return this.#charges
+    const { command, keys, taken, clock } = this.#options
+    const marked = await readMarks(command, keys, taken.charge)
+    const nowMs = clock.monotonicMs()
+    const ready = first.filter((item) => item.dueAtMs <= nowMs)
+    this.#charges = new Map(
+      ready.map((item) => [item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1)]),
+    )
+    return this.#charges
   }
 
   #begin(item: Item): void {
@@ -362,6 +417,7 @@ export class OrderedPartition implements Holdings {
   }
 
   #onConflict(run: CommandRun): void {
+    if (this.#isClosed) return
     const next = run.again()
     next.conflicts += 1
     const { clock, dispatcher } = this.#options

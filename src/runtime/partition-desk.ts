@@ -24,6 +24,8 @@ export interface PartitionDeskOptions {
   readonly telemetry: Telemetry
   /** Called for a run that is given up without being settled. */
   readonly onForget: (run: CommandRun) => void
+  /** In an ordered partition: whether the lease is still ours, known or asked. */
+  readonly isOurs?: () => boolean | Promise<boolean>
 }
 
 export class PartitionDesk {
@@ -62,6 +64,14 @@ export class PartitionDesk {
     }
     const reason = `no handler for version ${run.version} here`
     this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
+  }
+
+  /**
+   * Asked right before a handler starts: a worker that was paused may have lost the partition without knowing it, and its
+   * handlers would run beside the new owner's, in no order.
+   */
+  isOurs(): boolean | Promise<boolean> {
+    return this.#options.isOurs?.() ?? true
   }
 
   /** Gives up a run without settling it: the entry stays pending, and will run again. */

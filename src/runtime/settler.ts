@@ -39,6 +39,8 @@ export interface SettlerOptions {
   readonly telemetry: Telemetry
   /** Called on the answer, once for each run; `failure` tells what was asked for it, if it had failed. */
   readonly onSettled: (run: CommandRun, fate: Fate, failure: Failure | undefined) => void
+  /** Called on each answer with the monotonic time at which the request was sent: the partition was ours then. */
+  readonly onAnswered?: (sentMs: number) => void
   /** Called when the lease of the partition was lost: nothing more can be settled. */
   readonly onFenced?: () => void
   /** Requests on their way at once. */
@@ -108,6 +110,11 @@ export class Settler {
     return [...sent, ...this.#queue.map(({ run }) => run)]
   }
 
+  /** True once the partition is known to belong to another worker. */
+  get isFenced(): boolean {
+    return this.#isFenced
+  }
+
   get open(): number {
     return this.#queue.length + this.#sent.size
   }
@@ -160,12 +167,14 @@ export class Settler {
     const { link, membership, clock, telemetry } = this.#options
     const startedMs = clock.monotonicMs()
     for (let failures = 0; ; ) {
+      const sentMs = clock.monotonicMs()
       try {
         const answer = await settle(link, membership, batch.request)
         if (answer.isFenced) {
           this.#refuse(sizeOf(batch))
           return this.fence()
         }
+        this.#options.onAnswered?.(sentMs)
         this.#answered(batch, answer, resends + failures > 0, clock.monotonicMs() - startedMs)
         return
       } catch (error) {
