@@ -18,7 +18,7 @@ export const FAULTS = [
 export type Fault = (typeof FAULTS)[number]
 
 /** Numbers in [0, 1) that a seed repeats (mulberry32). */
-export function randomFrom(seed: number): () => number {
+function randomFrom(seed: number): () => number {
   let state = seed
   return () => {
     state = (state + 0x6d2b79f5) | 0
