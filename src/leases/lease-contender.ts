@@ -2,6 +2,9 @@
  * The contender's side of a lease: takes it when it is free, or when its holder's beat has not moved over four good looks,
  * by this process's monotonic clock. Neither a slow Redis, nor a restart of it, nor a step of its clock makes a living holder
  * look silent, and the script that takes over compares once more what was seen.
+ *
+ * Who gives up after a take without an answer may have left the lease under a name that nobody renews; it is then taken over
+ * like a dead holder's.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { ResolvedLeaseOptions } from '../contracts/lease.ts'
