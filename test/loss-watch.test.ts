@@ -24,7 +24,6 @@ const redis = await startTestRedis()
 afterAll(() => redis[Symbol.asyncDispose]())
 
 const keys = partitionKeys('orders', 0)
-const me = sharedMembership(keys, 'me')
 const streams = [{ name: 'orders', partitions: 2 }]
 const blob = Buffer.from('a command')
 
@@ -151,12 +150,12 @@ test('who comes back after others have appended again still tells of the loss', 
 test('what was trimmed or cancelled in good order is no loss', async () => {
   await ensureGroup(link, keys)
   const ids = await append(250)
-  const read = await readNew(link, me, 1000, 10)
+  const read = await readNew(link, sharedMembership(keys, 'me'), 1000, 10)
   expect(read).toHaveLength(250)
   await link.client.xack(keys.commands, 'workers', ...ids)
   await link.client.xgroup('SETID', keys.commands, 'workers', ids.at(-1) ?? '')
   await append(1)
-  await readNew(link, me, 1000, 10)
+  await readNew(link, sharedMembership(keys, 'me'), 1000, 10)
   await trimCommands(link, keys)
   const [cancelled = ''] = await append(1)
   expect(await cancelCommand(link, keys, `e${cancelled}`, packPayload({ atMs: 1 }))).toBe(true)
@@ -178,7 +177,7 @@ test('a key that is known again is remembered as well, and lost ready commands a
   const [stored] = await appendKeyed(link, keys, [command], limits, Date.now())
   expect(stored?.kind).toBe('stored')
   await link.client.xadd(keys.ready, '*', 'x1', blob)
-  const [ready, first] = await readNew(link, me, 10, 10)
+  const [ready, first] = await readNew(link, sharedMembership(keys, 'me'), 10, 10)
   const ref = {
     source: 'commands',
     entryId: first?.entryId ?? '',
@@ -186,7 +185,7 @@ test('a key that is known again is remembered as well, and lost ready commands a
     level: 0,
   } as const
   const effects = { followUps: [], append: undefined, record: '' } as const
-  await settle(link, me, {
+  await settle(link, sharedMembership(keys, 'me'), {
     plain: [],
     successes: [{ ref, events: [blob], ...effects }],
     failures: [],
@@ -217,7 +216,7 @@ test('a lost command stays lost in its status, also when newer ones are done; nu
   await crash(bytes)
   expect(telemetry.of('alarm.raised').map(({ alarm }) => alarm)).toEqual(['commands-lost', 'delayed-lost'])
   const [next = ''] = await append(1)
-  const read = await readNew(link, me, 10, 10)
+  const read = await readNew(link, sharedMembership(keys, 'me'), 10, 10)
   expect(read.map(({ entryId }) => entryId)).toEqual([kept, next])
   await link.client.xack(keys.commands, 'workers', kept, next)
   const stateOf = async (token: string) => (await readStatus(link, keys, token)).state

@@ -39,6 +39,10 @@ export type RuntimeErrorCode =
   | 'cancel.too-late'
   | 'dead-letter.conflict'
   | 'schedule.conflict'
+  /** Somebody else holds the lease, and the wait for it is over. */
+  | 'lease.held'
+  /** The lease may be somebody else's by now. */
+  | 'lease.lost'
   | 'cursor.invalid'
   | 'view.wait-timeout'
   | 'view.unknown-projection'

@@ -2,6 +2,7 @@
 import type { Settings } from '../config/settings.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
+import type { Leases } from '../leases/leases.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
@@ -21,6 +22,7 @@ export interface RoleGround {
   readonly replication: Replication | undefined
   readonly lossWatch: LossWatch
   readonly ids: CommandIds
+  readonly leases: Leases
   readonly clock: Clock
   readonly telemetry: TelemetryHub
   readonly logger: Logger

@@ -3,7 +3,7 @@
  *
  *   every role   admin listener, dead letters
  *   project      projectors
- *   work         consumer
+ *   work         consumer, singletons
  *   schedule     cron scheduler
  *   api          view reader, command bus, public listener
  *   all          the four in one process
@@ -20,6 +20,7 @@ import { CronScheduler } from '../cron/cron-scheduler.ts'
 import type { Metrics } from '../http/metrics.ts'
 import { createPublicApp } from '../http/public-app.ts'
 import { HttpServer } from '../http/server.ts'
+import { Singletons } from '../leases/singletons.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { ProjectorSet } from '../projections/projector-set.ts'
 import { ViewReader } from '../projections/view-reader.ts'
@@ -64,6 +65,7 @@ export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrl
   const runs = (part: Role): boolean => role === 'all' || role === part
   if (runs('project')) await start.projectors()
   if (runs('work')) await start.consumer(role)
+  if (runs('work')) await start.singletons()
   if (runs('schedule')) await start.scheduler()
   const api = runs('api') ? await start.api(admin.metrics) : undefined
   await start.finished()
@@ -108,7 +110,7 @@ class RoleStart {
   /** A process of all roles may have nothing to handle; one that is there to work may not. */
   async consumer(role: Role): Promise<void> {
     const { settings, links, command, replication, catalogue, ids, clock, telemetry, logger } = this.#ground
-    if (role === 'all' && catalogue.handlers.size === 0) return
+    if (catalogue.handlers.size === 0 && (role === 'all' || catalogue.singletons.size > 0)) return
     const options = {
       inFlightMax: settings.inFlightMax,
       drainLimitMs: Math.ceil(settings.drainLimitMs * HANDLERS_SHARE),
@@ -117,6 +119,12 @@ class RoleStart {
     const rule = replication?.rule
     const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options, rule }
     await this.#run(new Consumer(parts))
+  }
+
+  async singletons(): Promise<void> {
+    const { catalogue, leases, clock, telemetry, logger } = this.#ground
+    if (catalogue.singletons.size === 0) return
+    await this.#run(new Singletons({ singletons: catalogue.singletons, leases, clock, telemetry, logger }))
   }
 
   async scheduler(): Promise<void> {

@@ -170,10 +170,8 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       skipped.add(1, { projection: known.projection(projection) }),
     'view.read': ({ projection, cached }) =>
       reads.add(1, { projection: known.projection(projection), cached: String(cached) }),
-    'schedule.fired': ({ schedule, missed: count }) => {
-      fired.add(1, { schedule: known.schedule(schedule) })
-      missed.add(count, { schedule: known.schedule(schedule) })
-    },
+    'schedule.fired': ({ schedule }) => fired.add(1, { schedule: known.schedule(schedule) }),
+    'schedule.missed': ({ schedule, count }) => missed.add(count, { schedule: known.schedule(schedule) }),
   }
 }
 

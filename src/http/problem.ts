@@ -206,6 +206,8 @@ const PROBLEM_OF = {
   'cancel.too-late': 'cancel-too-late',
   'dead-letter.conflict': 'dead-letter-conflict',
   'schedule.conflict': 'schedule-conflict',
+  'lease.held': 'internal-error',
+  'lease.lost': 'internal-error',
   'cursor.invalid': 'malformed-request',
   'view.wait-timeout': 'view-not-there-yet',
   'view.unknown-projection': 'unknown-projection',

@@ -16,6 +16,9 @@ import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import forgetGone from './lua/forget-gone.lua' with { type: 'text' }
 import forgetMember from './lua/forget-member.lua' with { type: 'text' }
+import leaseRelease from './lua/lease-release.lua' with { type: 'text' }
+import leaseRenew from './lua/lease-renew.lua' with { type: 'text' }
+import leaseTake from './lua/lease-take.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
@@ -70,6 +73,9 @@ export type ScriptName =
   | 'fire'
   | 'find-dead'
   | 'forget-gone'
+  | 'lease-release'
+  | 'lease-renew'
+  | 'lease-take'
   | 'mark-running'
   | 'missing-rights'
   | 'open-reader'
@@ -112,6 +118,9 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   fire,
   'find-dead': findDead,
   'forget-gone': forgetGone,
+  'lease-release': leaseRelease,
+  'lease-renew': leaseRenew,
+  'lease-take': leaseTake,
   'mark-running': markRunning,
   'missing-rights': missingRights,
   'open-reader': openReader,

@@ -137,13 +137,7 @@ export class Consumer extends Service implements HealthSource {
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
     const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
     const { consumer } = this
-    const shared = {
-      ...this.#setup,
-      options: this.#options,
-      dispatcher: this.#dispatcher,
-      consumer,
-      confirmed,
-    }
+    const shared = { ...this.#setup, options: this.#options, dispatcher: this.#dispatcher, consumer }
     const { inFlightMax, inFlightBytesMax } = this.#options
     for (const stream of streams) {
       const scopeOf = (partition: number, epoch: number | undefined): RunScope => ({
@@ -152,7 +146,7 @@ export class Consumer extends Service implements HealthSource {
       if (stream.ordering === 'key') {
         const part = stream.partitions / total
         const bounds = { inFlightMax: inFlightMax * part, inFlightBytesMax: inFlightBytesMax * part }
-        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, ...bounds }))
+        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, confirmed, ...bounds }))
         continue
       }
       for (let partition = 0; partition < stream.partitions; partition++) {
@@ -162,6 +156,7 @@ export class Consumer extends Service implements HealthSource {
             keys: partitionKeys(stream.name, partition),
             stream,
             scope: scopeOf(partition, undefined),
+            confirmed,
             inFlightMax: Math.max(2, Math.floor(inFlightMax / total)),
             inFlightBytesMax: Math.max(1024 ** 2, Math.floor(inFlightBytesMax / total)),
           }),

@@ -56,11 +56,11 @@ export interface OrderedPartitionOptions {
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  /** With tier `replicated`: what the outbox is read through. */
+  readonly confirmed: ConfirmedSource | undefined
   /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
   readonly inFlightMax: () => number
   readonly inFlightBytesMax: number
-  /** Undefined unless the tier is `replicated`. */
-  readonly confirmed: ConfirmedSource | undefined
   /** Called once, when the lease turns out to be somebody else's. */
   readonly onLost: () => void
 }
