@@ -57,7 +57,7 @@ interface Batch {
 }
 
 const RESEND_MIN_MS = 20
-const RESEND_MAX_MS = 2000
+const RESEND_MAX_MS = 500
 /** After so many failures of one request its entries are sent one by one, so that one of them can't hold the rest. */
 const FAILURES_BEFORE_SPLIT = 4
 
