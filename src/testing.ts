@@ -152,6 +152,7 @@ function scopeOf(command: CommandDefinition, options: RunOptions): RunScope {
     partition: 0,
     ids: new CommandIds(Buffer.from('millrace/testing')),
     clock: { ...SYSTEM_CLOCK, nowMs: () => nowMs },
+    serverNowMs: () => nowMs,
     partitionsOf: () => 1,
   }
 }

@@ -68,6 +68,7 @@ async function startWorld(): Promise<World> {
     partition: 0,
     ids: fleet.ids,
     clock: SYSTEM_CLOCK,
+    serverNowMs: () => SYSTEM_CLOCK.nowMs(),
     partitionsOf: () => 1,
   }
   return {

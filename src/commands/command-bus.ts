@@ -73,7 +73,12 @@ export class CommandBus extends Service implements HealthSource {
       ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
       limits: { depthMax, memoryRatioMax },
     })
-    this.#intake = new Intake(buildRoutes(parts, this.options, this.#gate), clock, this.options)
+    this.#intake = new Intake(
+      buildRoutes(parts, this.options, this.#gate),
+      clock,
+      this.#gate.serverNowMs,
+      this.options,
+    )
     this.#statuses = new CommandStatusReader({ link, ids, clock, telemetry })
     this.#owner = {
       leave: (item) => this.#leave(item),

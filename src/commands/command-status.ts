@@ -1,6 +1,7 @@
 /**
  * What became of a command, read from positions and side records, and cancelling one that has not started.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
@@ -23,6 +24,8 @@ export interface CommandReport {
   readonly result: unknown
   /** Why the last run failed, for `retrying` and `dead`. */
   readonly error: string | undefined
+  /** Why it is dead, for `dead`. */
+  readonly reason: DeadReason | undefined
   /** For `scheduled` and `retrying`: when it is due, ms since 1970 by Redis's clock. */
   readonly dueAtMs: number | undefined
   readonly deadLetterId: string | undefined
@@ -96,6 +99,7 @@ export class CommandStatusReader {
       attempt: attemptOf(state, record.attempts),
       result: record.result,
       error: record.error,
+      reason: state === 'dead' ? record.reason : undefined,
       dueAtMs,
       deadLetterId,
       lastEventId,

@@ -22,6 +22,11 @@ export interface StreamOptions {
   /** 1-256. Default 1. Fixed when the stream is first used. */
   readonly partitions?: number
   readonly retention?: RetentionOptions
+  /**
+   * How long the oldest command may have waited for a worker before no more are taken (503), 1000 ms or more. Default 24 h.
+   * Delays and backoffs don't count.
+   */
+  readonly waitingMsMax?: number
 }
 
 export interface StreamDefinition {
@@ -29,6 +34,7 @@ export interface StreamDefinition {
   readonly name: string
   readonly partitions: number
   readonly retention: Required<RetentionOptions>
+  readonly waitingMsMax: number
 }
 
 const HOUR_MS = 3_600_000
@@ -49,7 +55,7 @@ export const DEFAULT_STREAM = 'main'
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineStream(options: StreamOptions): StreamDefinition {
-  checkKnownOptions('defineStream', options, ['name', 'partitions', 'retention'])
+  checkKnownOptions('defineStream', options, ['name', 'partitions', 'retention', 'waitingMsMax'])
   const name = checkPlainName('Stream', options.name)
   const retention = { ...RETENTION_DEFAULTS, ...options.retention }
   checkKnownOptions(`Retention of stream "${name}"`, retention, Object.keys(RETENTION_DEFAULTS))
@@ -57,5 +63,17 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     checkWhole(`Retention "${key}" of stream "${name}"`, value, 1000, Number.MAX_SAFE_INTEGER)
   }
   const partitions = checkWhole(`"partitions" of stream "${name}"`, options.partitions ?? 1, 1, 256)
-  return Object.freeze({ kind: 'stream', name, partitions, retention: Object.freeze(retention) })
+  const waitingMsMax = checkWhole(
+    `"waitingMsMax" of stream "${name}"`,
+    options.waitingMsMax ?? DAY_MS,
+    1000,
+    Number.MAX_SAFE_INTEGER,
+  )
+  return Object.freeze({
+    kind: 'stream',
+    name,
+    partitions,
+    retention: Object.freeze(retention),
+    waitingMsMax,
+  })
 }

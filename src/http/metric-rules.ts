@@ -69,7 +69,17 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
   const deadByType = metrics.counter('commands_dead_lettered_total', 'Commands that became dead letters.', [
     'stream',
     'type',
+    'reason',
   ])
+  const overdue = metrics.counter('handler_runs_overdue_total', 'Runs that passed their time limit.', [
+    'stream',
+    'type',
+  ])
+  const returned = metrics.counter(
+    'handler_runs_returned_late_total',
+    'Of these, the ones that have returned since.',
+    ['stream', 'type'],
+  )
   const retriedByType = metrics.counter('commands_retried_total', 'Runs that asked for another one.', [
     'stream',
     'type',
@@ -100,8 +110,12 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       events.add(appended, label)
       settling.observeMs(durationMs, label)
     },
-    'command.dead-lettered': ({ stream, type }) =>
-      deadByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'command.dead-lettered': ({ stream, type, reason }) =>
+      deadByType.add(1, { stream: known.stream(stream), type: known.type(type), reason }),
+    'run.overdue': ({ stream, type }) =>
+      overdue.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'run.returned-late': ({ stream, type }) =>
+      returned.add(1, { stream: known.stream(stream), type: known.type(type) }),
     'command.retried': ({ stream, type }) =>
       retriedByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
     'stream.trimmed': ({ stream, log, count }) => trimmed.add(count, { stream: known.stream(stream), log }),
@@ -158,7 +172,9 @@ function faultRules(metrics: MetricMaker): MetricRules {
     'route',
   ])
   const deaths = metrics.counter('workers_pronounced_dead_total', 'Consumers whose heartbeat stopped.', [])
+  const pressed = metrics.counter('memory_pressed_total', "Times that Redis's memory pressed.", ['level'])
   return {
+    'memory.pressed': ({ level }) => pressed.add(level === 'none' ? 0 : 1, { level }),
     'alarm.raised': ({ alarm }) => alarms.add(1, { alarm }),
     'service.failed': ({ service }) => faults.add(1, { service }),
     'connection.lost': ({ role }) => lost.add(1, { role }),

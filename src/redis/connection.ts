@@ -286,7 +286,7 @@ const NOT_SENT = [NOT_CONNECTED, 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICA
  * Translates what ioredis throws. `ReplyError.command.args` holds payloads and AUTH arguments, so the original object
  * never travels on: only its first line does.
  */
-export function redisError(error: unknown, what: string): MillraceError {
+function redisError(error: unknown, what: string): MillraceError {
   if (error instanceof MillraceError) return error
   const text = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]?.slice(0, 300) ?? ''
   if (text.startsWith('OOM') || text.includes('-OOM ')) {

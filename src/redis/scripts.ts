@@ -17,6 +17,7 @@ import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
+import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
@@ -26,6 +27,7 @@ import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
 import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
+import serverState from './lua/server-state.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
 import stopReader from './lua/stop-reader.lua' with { type: 'text' }
@@ -60,6 +62,7 @@ export type ScriptName =
   | 'missing-rights'
   | 'open-reader'
   | 'overview'
+  | 'progress'
   | 'promote'
   | 'read-dead'
   | 'read-views'
@@ -69,6 +72,7 @@ export type ScriptName =
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
+  | 'server-state'
   | 'settle'
   | 'status'
   | 'sweep-records'
@@ -94,6 +98,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'missing-rights': missingRights,
   'open-reader': openReader,
   overview,
+  progress,
   promote,
   'read-dead': readDead,
   'read-views': readViews,
@@ -103,6 +108,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,
+  'server-state': serverState,
   settle,
   status,
   'sweep-records': sweepRecords,

@@ -18,7 +18,11 @@ export interface CaretakerOptions {
   readonly clock: Clock
   readonly telemetry: Telemetry
   readonly trimEveryMs: number
+  /** Memory is short: what can be trimmed is trimmed at once. */
+  readonly isPressed: () => boolean
 }
+
+const PRESSED_PAUSE_MS = 50
 
 const ROUNDS_MAX = 50
 /** Events and records change slowly: every so many rounds. */
@@ -39,10 +43,12 @@ export class Caretaker extends PeriodicService {
   constructor(options: CaretakerOptions) {
     const { keys, clock, telemetry, trimEveryMs } = options
     const name = `caretaker ${keys.stream}.${keys.partition}`
-    super({ name, clock, telemetry, pauseMinMs: trimEveryMs / 2, pauseMaxMs: trimEveryMs }, async () => {
+    const pauses = { pauseMinMs: Math.min(PRESSED_PAUSE_MS, trimEveryMs / 2), pauseMaxMs: trimEveryMs }
+    super({ name, clock, telemetry, ...pauses }, async () => {
       await this.#trimCommands()
       if (this.#round % SLOW_ROUND === 0) await this.#slowly()
       this.#round += 1
+      if (options.isPressed()) return PRESSED_PAUSE_MS
       return trimEveryMs * (0.5 + clock.random() / 2)
     })
     this.#options = options

@@ -19,6 +19,7 @@ import { Dispatcher } from './dispatcher.ts'
 import { Heartbeat } from './heartbeat.ts'
 import type { Sighting } from './lookout.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
+import { ServerWatch } from './server-watch.ts'
 import { Service } from './service.ts'
 
 export interface ConsumerSetup {
@@ -42,6 +43,7 @@ export class Consumer extends Service implements HealthSource {
   readonly #dispatcher: Dispatcher
   readonly #partitions: PartitionConsumer[] = []
   readonly #heartbeat: Heartbeat
+  readonly #server: ServerWatch
 
   constructor(setup: ConsumerSetup) {
     super('consumer')
@@ -56,8 +58,9 @@ export class Consumer extends Service implements HealthSource {
       handlers,
       batchesMax: this.#options.batchesMax,
     })
-    this.#assemble()
+    this.#server = new ServerWatch({ link: setup.command, clock, telemetry })
     const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
+    this.#assemble(Math.max(...limits, 0))
     this.#heartbeat = new Heartbeat({
       clock,
       url: links.options.address.url,
@@ -75,6 +78,8 @@ export class Consumer extends Service implements HealthSource {
 
   health(): HealthReport {
     if (this.state !== 'running') return { ready: false, detail: `consumer is ${this.state}` }
+    const suspended = this.#dispatcher.health()
+    if (suspended !== undefined) return suspended
     const reports = this.#partitions.map((partition) => partition.health())
     const stuck = reports.filter((report) => !report.ready)
     const shown = stuck.length > 0 ? stuck : reports
@@ -88,6 +93,7 @@ export class Consumer extends Service implements HealthSource {
         'There is nothing to consume: define a handler in workers/.',
       )
     }
+    await this.#server.start()
     await this.#heartbeat.start()
     for (const partition of this.#partitions) await partition.start()
   }
@@ -101,6 +107,7 @@ export class Consumer extends Service implements HealthSource {
     await Promise.all(this.#partitions.map((partition) => partition.settled(limit.signal)))
     timer.cancel()
     await this.#heartbeat.stop()
+    await this.#server.stop()
     await Promise.all(this.#partitions.map((partition) => partition.release()))
   }
 
@@ -111,7 +118,7 @@ export class Consumer extends Service implements HealthSource {
     }
   }
 
-  #assemble(): void {
+  #assemble(runLimitMs: number): void {
     const { catalogue, handlers, ids, clock } = this.#setup
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
     const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
@@ -119,12 +126,15 @@ export class Consumer extends Service implements HealthSource {
     const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
     for (const stream of streams) {
       for (let partition = 0; partition < stream.partitions; partition++) {
-        const scope = { stream: stream.name, partition, ids, clock, partitionsOf }
+        const serverNowMs = this.#server.latestMs
+        const scope = { stream: stream.name, partition, ids, clock, serverNowMs, partitionsOf }
         this.#partitions.push(
           new PartitionConsumer({
             ...this.#setup,
             options: this.#options,
             dispatcher: this.#dispatcher,
+            server: this.#server,
+            runLimitMs,
             consumer: this.consumer,
             keys: partitionKeys(stream.name, partition),
             stream,

@@ -12,6 +12,7 @@
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { HealthReport } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { judgeReader } from '../policies/reader-health.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
   type ConnectionIdentity,
@@ -46,6 +47,12 @@ export interface FetcherOptions {
   readonly onEntries: (entries: readonly ReadEntry[]) => void
   /** True while reading should wait, for a moment. */
   readonly isHeld: () => boolean
+  /** True while it was told to wait for as long as it takes. */
+  readonly isPaused: () => boolean
+  /** Monotonic ms at which a run of any handler last ended. */
+  readonly runEndedMs: () => number
+  /** The longest that a run may take. */
+  readonly runLimitMs: number
 }
 
 const REREAD_EVERY_MS = 10_000
@@ -63,22 +70,39 @@ export class Fetcher extends Service {
   #generation = 0
   #rereadDueMs = 0
   #readIssuedMs = Number.NEGATIVE_INFINITY
-  #waitingForRoom = false
+  #waitingSinceMs: number | undefined
+  #turnMs = Number.NEGATIVE_INFINITY
 
   constructor(options: FetcherOptions) {
     super(`fetcher ${options.keys.stream}.${options.keys.partition}`)
     this.#options = options
   }
 
-  /** Fine while reads are issued on time, or while it waits for room. */
+  /** See `policies/reader-health.ts`. */
   health(): HealthReport {
-    const { clock, blockMs, keys } = this.#options
-    const ageMs = clock.monotonicMs() - this.#readIssuedMs
-    const ready = this.#waitingForRoom || ageMs <= blockMs + READ_GRACE_MS
-    const what = this.#waitingForRoom
-      ? 'waits for running batches'
-      : `last read issued ${Math.round(ageMs)} ms ago`
-    return { ready, detail: `${keys.stream}.${keys.partition}: ${what}` }
+    const { clock, blockMs, keys, isPaused, runEndedMs, runLimitMs } = this.#options
+    const { ready, detail } = judgeReader({
+      nowMs: clock.monotonicMs(),
+      readIssuedMs: this.#readIssuedMs,
+      blockMs,
+      waitingSinceMs: this.#waitingSinceMs,
+      turnMs: this.#turnMs,
+      runEndedMs: runEndedMs(),
+      runLimitMs,
+      isPaused: isPaused(),
+    })
+    return { ready, detail: `${keys.stream}.${keys.partition}: ${detail}` }
+  }
+
+  /** True when it could take more now. */
+  get hasRoom(): boolean {
+    const { inFlight, isHeld } = this.#options
+    return inFlight.room >= 2 && !isHeld()
+  }
+
+  /** Dials again: whatever is waited for on this connection fails, and the own pending list is read before anything new. */
+  renew(): void {
+    this.#options.reader.reconnect()
   }
 
   protected override async onStart(): Promise<void> {
@@ -109,15 +133,16 @@ export class Fetcher extends Service {
   async #round(): Promise<void> {
     const { clock, inFlight, readCountMax, reader, keys, consumer, blockMs, telemetry, isHeld } =
       this.#options
+    this.#turnMs = clock.monotonicMs()
     await this.#connect()
     if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
     const countMax = Math.min(readCountMax, Math.floor(inFlight.room / 2))
     if (countMax < 1 || isHeld()) {
-      this.#waitingForRoom = true
+      this.#waitingSinceMs ??= clock.monotonicMs()
       await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
-      this.#waitingForRoom = false
       return
     }
+    this.#waitingSinceMs = undefined
     if (this.stopSignal.aborted) return
     this.#readIssuedMs = clock.monotonicMs()
     const entries = await this.#watched(() => readNew(reader, keys, consumer, countMax, blockMs))

@@ -20,7 +20,9 @@ import type { Sighting } from './lookout.ts'
 import { OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
+import { ReaderWatch } from './reader-watch.ts'
 import { Reclaimer } from './reclaimer.ts'
+import type { ServerWatch } from './server-watch.ts'
 import type { Service } from './service.ts'
 import { Settler } from './settler.ts'
 
@@ -35,6 +37,9 @@ export interface PartitionConsumerOptions {
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  readonly server: ServerWatch
+  /** The longest that a run of any handler may take. */
+  readonly runLimitMs: number
   /** This partition's part of the process's bounds. */
   readonly inFlightMax: number
   readonly inFlightBytesMax: number
@@ -49,6 +54,7 @@ export class PartitionConsumer {
   readonly #fetcher: Fetcher
   readonly #upkeep: readonly Service[]
   readonly #reclaimer: Reclaimer
+  readonly #watch: ReaderWatch
 
   constructor(options: PartitionConsumerOptions) {
     const { command, keys, consumer, clock, telemetry, dispatcher, scope, stream } = options
@@ -79,7 +85,15 @@ export class PartitionConsumer {
       command,
       blockMs: options.links.options.blockMs,
       readCountMax: options.options.readCountMax,
-      isHeld: () => dispatcher.holding,
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
+      runEndedMs: () => dispatcher.runEndedMs,
+      runLimitMs: options.runLimitMs,
+    })
+    this.#watch = new ReaderWatch({
+      ...common,
+      hasRoom: () => this.#fetcher.hasRoom,
+      renew: () => this.#fetcher.renew(),
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#reclaimer = new Reclaimer({ ...common, ...shared })
@@ -87,12 +101,21 @@ export class PartitionConsumer {
       this.#reclaimer,
       new Promoter({ ...common, pauseMaxMs }),
       new OutboxRelay({ ...common, pauseMaxMs }),
-      new Caretaker({ ...common, stream, trimEveryMs }),
+      new Caretaker({ ...common, stream, trimEveryMs, isPressed: () => options.server.pressure !== 'none' }),
+      this.#watch,
     ]
   }
 
   health(): HealthReport {
-    return this.#fetcher.health()
+    const { keys } = this.#options
+    if (!this.#watch.isStuck) return this.#fetcher.health()
+    return { ready: false, detail: `${keys.stream}.${keys.partition}: entries wait and nobody is given one` }
+  }
+
+  /** Redis is too full: at most one batch in hand, or none at all. */
+  get #isShut(): boolean {
+    const { pressure } = this.#options.server
+    return pressure === 'stop' || (pressure === 'drain' && this.#inFlight.count > 0)
   }
 
   /** Takes over from the dead that were seen. */
