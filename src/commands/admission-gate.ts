@@ -16,7 +16,10 @@ import {
   OPEN,
 } from '../policies/admission.ts'
 import { EvictionSigns } from '../policies/eviction-signs.ts'
+import { LossSigns } from '../policies/loss-signs.ts'
+import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink } from '../redis/connection.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import { readServerState, type ServerState } from '../redis/server-state.ts'
 import { readProgress, waitedMs } from '../redis/stream-progress.ts'
@@ -26,6 +29,7 @@ import { PeriodicService } from '../runtime/service.ts'
 
 export interface AdmissionGateParts {
   readonly link: RedisLink
+  readonly ids: CommandIds
   readonly streams: ReadonlyMap<string, StreamDefinition>
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -55,6 +59,7 @@ export class AdmissionGate extends PeriodicService {
   readonly #doors = new Map<string, Door>()
   readonly #time = new ServerTime()
   readonly #eviction = new EvictionSigns()
+  readonly #loss = new LossSigns()
   #sampledAtMs = Number.NEGATIVE_INFINITY
 
   constructor(parts: AdmissionGateParts) {
@@ -104,6 +109,16 @@ export class AdmissionGate extends PeriodicService {
       door.verdict = decideAdmission(sample, door.sample, door.verdict.open, limits)
       door.sample = sample
     }
+    await this.#watchLoss(loads)
+  }
+
+  /** Workers raise the alarm; where none runs, new processes still get to know the ids that were given out. */
+  async #watchLoss(loads: readonly StreamLoad[]): Promise<void> {
+    const { link, ids } = this.#parts
+    for (const { stream, added } of loads) {
+      const isLost = added.map((count, partition) => this.#loss.observe(`${stream.name}.${partition}`, count))
+      if (isLost.includes(true)) await restoreFleet(link, ids, [stream])
+    }
   }
 
   #watchEviction(state: ServerState): void {
@@ -117,6 +132,8 @@ interface StreamLoad {
   readonly stream: StreamDefinition
   readonly depth: number
   readonly waitedMs: number
+  /** By partition: commands ever added; undefined without a stream. */
+  readonly added: readonly (number | undefined)[]
 }
 
 /** One script for each partition; all are on their way at once. */
@@ -130,5 +147,6 @@ async function readLoad(link: RedisLink, stream: StreamDefinition): Promise<Stre
     stream,
     depth: parts.reduce((sum, { commands, ready }) => sum + commands.entries + ready.entries, 0),
     waitedMs: Math.max(0, ...parts.map(waitedMs)),
+    added: parts.map(({ commands }) => commands.added),
   }
 }

@@ -70,7 +70,7 @@ export class CommandBus extends Service implements HealthSource {
     const { link, catalogue, clock, telemetry, ids } = parts
     const { depthMax, memoryRatioMax, sampleMs } = this.options
     this.#gate = new AdmissionGate({
-      ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
+      ...{ link, ids, clock, telemetry, sampleMs, streams: catalogue.streams },
       limits: { depthMax, memoryRatioMax },
     })
     this.#intake = new Intake(

@@ -12,7 +12,7 @@ import { partitionKeys } from '../redis/keys.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
-export type CommandStanding = Exclude<CommandState, 'expired' | 'unknown'>
+export type CommandStanding = Exclude<CommandState, 'expired'>
 
 export interface CommandReport {
   readonly id: string
@@ -77,7 +77,6 @@ export class CommandStatusReader {
       partitionKeys(stream, partition),
       token,
     )
-    if (state === 'unknown') throw new MillraceError('not-found', 'No such command.')
     if (state === 'expired') {
       throw new MillraceError(
         'expired',

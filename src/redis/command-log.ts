@@ -155,7 +155,6 @@ export type CommandState =
   | 'dead'
   | 'cancelled'
   | 'expired'
-  | 'unknown'
   | 'lost'
 
 /** What the side record of a command may tell. */

@@ -1,7 +1,7 @@
 /**
  * The only place that opens ioredis clients, each with the options its role needs.
  *
- *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`
+ *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`, then dials again
  *   ingest    appends for producers; never queues while Redis is away
  *   reader    one blocking read at a time; a socket that stays silent past the block is dropped
  *   subscriber  pub/sub
@@ -38,7 +38,7 @@ export interface ConnectionOptions {
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
   blockMs: 2000,
-  commandTimeoutMs: 5000,
+  commandTimeoutMs: 3500,
 }
 
 const READER_GRACE_MS = 2000
@@ -174,6 +174,7 @@ export class RedisLink {
         (error: unknown) => {
           this.#inFlight.delete(reject)
           reject(error)
+          if (isTimeout(error)) this.reconnect()
         },
       )
     })
@@ -276,6 +277,11 @@ export function addressOptions(url: string): RedisOptions {
     ...(parsed.password === '' ? {} : { password: decodeURIComponent(parsed.password) }),
     ...(parsed.protocol === 'rediss:' ? { tls: isIP(host) === 0 ? { servername: host } : {} } : {}),
   }
+}
+
+/** A connection that gives no answer in time may never give one again: whoever asks next needs another. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Command timed out'
 }
 
 /** What ioredis says of a connection that is away. */

@@ -42,7 +42,7 @@ export interface PartitionKeys {
   readonly readers: string
   /** hash · `<projection>@<version>` → why it stopped (msgpack); gone with its next commit */
   readonly stops: string
-  /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens) */
+  /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens); of a stream that was replaced `lostFrom`, `lostTo` */
   readonly floors: string
   /** hash · token → crash level */
   readonly crashes: string

@@ -9,6 +9,7 @@ import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import discardDead from './lua/discard-dead.lua' with { type: 'text' }
+import dropFinished from './lua/drop-finished.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
@@ -54,6 +55,7 @@ export type ScriptName =
   | 'cancel'
   | 'commit-views'
   | 'discard-dead'
+  | 'drop-finished'
   | 'ensure-group'
   | 'fire'
   | 'find-dead'
@@ -90,6 +92,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   cancel,
   'commit-views': commitViews,
   'discard-dead': discardDead,
+  'drop-finished': dropFinished,
   'ensure-group': ensureGroup,
   fire,
   'find-dead': findDead,

@@ -53,6 +53,8 @@ export interface FetcherOptions {
   readonly runEndedMs: () => number
   /** The longest that a run may take. */
   readonly runLimitMs: number
+  /** Mends what the whole fleet needs, after a group had vanished. */
+  readonly onLoss: () => Promise<void>
 }
 
 const REREAD_EVERY_MS = 10_000
@@ -122,6 +124,7 @@ export class Fetcher extends Service {
         await this.#round()
       } catch (error) {
         this.#rereadDueMs = 0
+        this.#waitingSinceMs = undefined
         if (this.stopSignal.aborted) return
         telemetry.emit('service.failed', { service: this.name, error: describeError(error) })
         await this.#mend(error)
@@ -246,12 +249,14 @@ export class Fetcher extends Service {
     const text = error instanceof MillraceError ? error.message : describeError(error)
     if (!/NOGROUP|UNBLOCKED|no longer exists/.test(text)) return
     try {
-      const state = await ensureGroup(command, keys)
+      const state = await ensureGroup(command, keys, true)
+      if (state === 'present') return
       telemetry.emit('alarm.raised', {
         alarm: 'group-vanished',
         stream: keys.stream,
-        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again: its stream was deleted, or Redis was flushed. What no worker had finished may be lost.`,
       })
+      await this.#options.onLoss()
     } catch {
       // Redis is away: the next round comes here again.
     }

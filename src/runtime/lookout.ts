@@ -36,11 +36,13 @@ export async function lookOut(place: WatchedPartition, options: LookoutOptions):
   const { link, clock, consumer, lookEveryMs, isStopped, onSighting } = options
   const keys = partitionKeys(place.stream, place.partition)
   const verdict = new DeathVerdict(lookEveryMs)
+  const own = new OwnBeat()
   while (!isStopped()) {
     const sentMs = clock.monotonicMs()
     try {
       const views = await sampleConsumers(link, keys)
       const atMs = clock.monotonicMs()
+      if (own.standsStill(views.find((view) => view.consumer === consumer)?.beat)) verdict.forget()
       const sighting = judge(place, views, consumer, (beats) =>
         verdict.observe({ beats, atMs, roundTripMs: atMs - sentMs }),
       )
@@ -50,6 +52,24 @@ export async function lookOut(place: WatchedPartition, options: LookoutOptions):
       verdict.forget()
     }
     await clock.sleep(lookEveryMs)
+  }
+}
+
+const UNMOVED_LOOKS_MAX = 1
+
+/**
+ * A server that answers looks but takes no beats (its disk is full, it became a replica) makes everybody look dead. So nobody
+ * is judged while the own heartbeat stands still: one look may miss it, two in a row do not.
+ */
+class OwnBeat {
+  #beat: string | undefined
+  #unmovedLooks = 0
+
+  standsStill(beat: string | undefined): boolean {
+    const moved = beat !== undefined && beat !== this.#beat
+    this.#beat = beat
+    this.#unmovedLooks = moved ? 0 : this.#unmovedLooks + 1
+    return this.#unmovedLooks > UNMOVED_LOOKS_MAX
   }
 }
 

@@ -8,6 +8,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { Caretaker } from './caretaker.ts'
 import type { Clock } from './clock.ts'
@@ -76,6 +77,7 @@ export class PartitionConsumer {
       inFlight: this.#inFlight,
     })
     this.#reader = options.links.open('reader')
+    const onLoss = () => restoreFleet(command, scope.ids, [stream])
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }
     this.#fetcher = new Fetcher({
@@ -89,11 +91,13 @@ export class PartitionConsumer {
       isPaused: () => this.#isShut,
       runEndedMs: () => dispatcher.runEndedMs,
       runLimitMs: options.runLimitMs,
+      onLoss,
     })
     this.#watch = new ReaderWatch({
       ...common,
       hasRoom: () => this.#fetcher.hasRoom,
       renew: () => this.#fetcher.renew(),
+      onLoss,
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#reclaimer = new Reclaimer({ ...common, ...shared })

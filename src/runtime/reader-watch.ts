@@ -6,6 +6,7 @@
  * as loss; groups are made again by the reader itself.
  */
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { LossSigns } from '../policies/loss-signs.ts'
 import { StuckSigns } from '../policies/reader-health.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
@@ -21,6 +22,8 @@ export interface ReaderWatchOptions {
   readonly hasRoom: () => boolean
   /** Gives the reader a new connection. */
   readonly renew: () => void
+  /** Mends what the whole fleet needs, after a stream was lost. */
+  readonly onLoss: () => Promise<void>
 }
 
 const LOOK_EVERY_MS = 1000
@@ -29,6 +32,7 @@ const LOGS = ['commands', 'ready', 'events'] as const
 export class ReaderWatch extends PeriodicService {
   readonly #options: ReaderWatchOptions
   readonly #signs = new StuckSigns()
+  readonly #loss = new LossSigns()
   readonly #seen = new Map<string, LogProgress>()
   #stuck = false
 
@@ -57,7 +61,7 @@ export class ReaderWatch extends PeriodicService {
       this.#signs.forget()
       throw error
     }
-    for (const log of LOGS) this.#watchLoss(log, progress[log])
+    for (const log of LOGS) await this.#watchLoss(log, progress[log])
     const { commands, ready } = progress
     const stuck = this.#signs.observe({
       atMs: clock.monotonicMs(),
@@ -81,16 +85,16 @@ export class ReaderWatch extends PeriodicService {
     renew()
   }
 
-  /** A stream that has fewer entries added than before is not the one that was there before. */
-  #watchLoss(log: (typeof LOGS)[number], now: LogProgress): void {
-    const { keys, telemetry } = this.#options
+  async #watchLoss(log: (typeof LOGS)[number], now: LogProgress): Promise<void> {
+    const { keys, telemetry, onLoss } = this.#options
     const before = this.#seen.get(log)
     this.#seen.set(log, now)
-    if (before?.added === undefined || (now.added ?? -1) >= before.added) return
+    if (!this.#loss.observe(log, now.added)) return
     telemetry.emit('alarm.raised', {
       alarm: 'stream-vanished',
       stream: keys.stream,
-      detail: `The stream ${keys[log]} was deleted or replaced: it held ${before.entries} entries up to ${before.lastId}. What no worker had finished is lost.`,
+      detail: `The stream ${keys[log]} was deleted or replaced: it held ${before?.entries} entries up to ${before?.lastId}. What was not finished is lost.`,
     })
+    await onLoss()
   }
 }

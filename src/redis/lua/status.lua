@@ -3,7 +3,7 @@
 -- KEYS: 1 commands, 2 ready, 3 records, 4 floors, 5 counter, 6 events
 -- ARGV: 1 group, 2 token
 -- Returns: {state, detail, last event id}; states: scheduled, retrying, accepted, processing, done, dead, cancelled,
---          expired (the record is no longer kept), unknown (never issued), lost; detail is the record after its letter
+--          expired (the record is no longer kept), lost; detail is the record after its letter
 local token = ARGV[2]
 local record = redis.call('HGET', KEYS[3], token) or ''
 local letter, detail = string.sub(record, 1, 1), string.sub(record, 2)
@@ -53,13 +53,15 @@ elseif letter == 'R' then
   if state == 'done' then state = 'lost' end
 elseif string.sub(token, 1, 1) == 'x' then
   local number = tonumber(string.sub(token, 2))
-  if number > tonumber(redis.call('GET', KEYS[5]) or '0') then state = 'unknown'
-  elseif number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
+  if number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
   else state = 'lost' end
 else
   local id = string.sub(token, 2)
   local floor = redis.call('HGET', KEYS[4], 'records') or '0'
   state = byPosition(KEYS[1], id)
+  -- The stream was replaced since: what it had not finished then is lost, and looks like what is done.
+  local lostTo = state == 'done' and redis.call('HGET', KEYS[4], 'lostTo')
+  if lostTo and newer(lostTo, id) and not newer(redis.call('HGET', KEYS[4], 'lostFrom'), id) then state = 'lost' end
   -- What still waits or runs is no older than its end; of the others, the record may have been dropped.
   local isOpen = state == 'accepted' or state == 'processing'
   if not isOpen and tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired' end
