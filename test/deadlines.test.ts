@@ -273,20 +273,26 @@ test('a redriven command has no deadline any more', async () => {
   await using bus = await startBus(redis, fleet)
   const { id } = await bus.submit('note.take', { n: 1 }, { expires: { inMs: 1 } })
   const edited = await bus.submit('note.take', { n: 2 }, { expires: { inMs: 1 } })
+  await bus.submit('note.take', { n: 4 }, { expires: { inMs: 1 } })
   await passed(fleet, (await serverMs(fleet)) + 2)
   await using _worker = await fleet.worker()
-  await expectExpired(fleet, 2)
+  await expectExpired(fleet, 3)
   const { link: command, catalogue, ids, telemetry } = fleet
   await using letters = new DeadLetters({ command, catalogue, ids, clock: SYSTEM_CLOCK, telemetry })
   await letters.start()
   const count = async (reason: 'expired' | 'failed') => (await letters.page({ reason })).data.length
-  expect(await count('expired')).toBe(2)
+  expect(await count('expired')).toBe(3)
+  const payloadBytes = packPayload({ n: 1 }).length
+  const { data } = await letters.page()
+  expect(data.every((letter) => letter.payloadBytes === payloadBytes)).toBe(true)
   expect(await count('failed')).toBe(0)
   expect(await letters.inspect(id)).toMatchObject({ reason: 'expired', attempts: 0, payload: { n: 1 } })
   await letters.redrive(id)
   await letters.redrive(edited.id, { payload: { n: 3 } })
   await until('both to run', () => calls.length === 2)
-  expect(calls.sort()).toEqual([1, 3])
+  letters.redriveAll({ reason: 'expired' })
+  await until('the rest to run', () => calls.length === 3)
+  expect(calls.sort()).toEqual([1, 3, 4])
 })
 
 describe('the bytes of an entry', () => {

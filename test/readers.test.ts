@@ -77,6 +77,26 @@ describe('a black hole', () => {
     })
   }
 
+  test('that Redis goes on serving (half open) gets nothing: the old connection is killed before the next read', async () => {
+    await using redis = await startTestRedis()
+    const fleet = await testFleet(redis, [Read, WasRead, handler])
+    await using proxy = await startTcpProxy(redis)
+    const links = proxy.links({ blockMs: 5000, commandTimeoutMs: 2000 })
+    await using _consumer = await startConsumer(links, fleet)
+    const blocked = async () =>
+      Number(/^blocked_clients:(\d+)/m.exec(await fleet.link.client.info('clients'))?.[1])
+    await fleet.append(Read, batch(10))
+    await until('the first', async () => (await fleet.events('reads')).length === 10)
+    await until('a blocked read', async () => (await blocked()) === 1)
+    expect(proxy.halve('XREADGROUP')).toBe(1)
+    // With both of them blocked, the old one would be served first.
+    await until('the new connection to block', () => proxy.open('XREADGROUP') === 1)
+    const startedMs = performance.now()
+    await fleet.append(Read, batch(50))
+    await until('all of them', async () => (await fleet.events('reads')).length === 60)
+    expect(performance.now() - startedMs).toBeLessThan(2000)
+  })
+
   test('behind which every new connection vanishes too: not ready, and well again when it opens', async () => {
     await using redis = await startTestRedis()
     const fleet = await testFleet(redis, [Read, WasRead, handler])

@@ -3,9 +3,11 @@
  * an answer may be too short, a proxy, or an array that is changed after it was given.
  */
 import { describeError, MillraceError } from '../contracts/errors.ts'
-import type { Outcome } from '../contracts/outcome.ts'
+import { done, type Outcome } from '../contracts/outcome.ts'
 
 const REASON_CHARS_MAX = 500
+/** What most handlers answer most of the time; frozen. */
+const DONE = done()
 
 /** @throws MillraceError `handler.failed` when the answer is not one outcome per command; what reading it throws */
 export function readOutcomes(type: string, wanted: number, answer: unknown): Outcome[] {
@@ -18,18 +20,23 @@ export function readOutcomes(type: string, wanted: number, answer: unknown): Out
     )
   }
   const given: readonly unknown[] = answer
-  return Array.from({ length: wanted }, (_, i) => {
+  const read: Outcome[] = []
+  for (let i = 0; i < wanted; i++) {
     const outcome = readOutcome(given[i])
-    if (outcome !== undefined) return outcome
-    throw new MillraceError(
-      'handler.failed',
-      `${what} answered something else than done(), retry() or reject().`,
-    )
-  })
+    if (outcome === undefined) {
+      throw new MillraceError(
+        'handler.failed',
+        `${what} answered something else than done(), retry() or reject().`,
+      )
+    }
+    read.push(outcome)
+  }
+  return read
 }
 
 function readOutcome(value: unknown): Outcome | undefined {
   if (typeof value !== 'object' || value === null) return undefined
+  if (value === DONE) return DONE
   const { outcome, result, reason, delayMs } = value as Record<string, unknown>
   switch (outcome) {
     case 'done':

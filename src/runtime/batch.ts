@@ -83,8 +83,8 @@ function dropExpired(
   runs: readonly CommandRun[],
   onDecided: OnDecided,
 ): readonly CommandRun[] {
+  if (!runs.some(isExpired)) return runs
   const expired = runs.filter(isExpired)
-  if (expired.length === 0) return runs
   for (const run of expired) {
     const { id, type, scope, trail } = run
     telemetry.emit('command.dead-lettered', {
@@ -137,7 +137,8 @@ async function runOnce(
     timer.cancel()
     onRunEnded()
     abandonSignal.removeEventListener('abort', onAbandon)
-    for (const run of runs) run.seal(() => overdue.effectsDropped(stream, handler))
+    const onLate = () => overdue.effectsDropped(stream, handler)
+    for (const run of runs) run.seal(onLate)
   }
 }
 

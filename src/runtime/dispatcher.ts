@@ -15,6 +15,7 @@ import type { CommandRun } from './command-run.ts'
 import { toCrashed } from './decisions.ts'
 import { OverdueRuns } from './overdue-runs.ts'
 import type { PartitionDesk } from './partition-desk.ts'
+import type { Decided } from './settler.ts'
 import { CRASH_LEVEL_MAX, Suspects } from './suspects.ts'
 
 export interface DispatcherOptions
@@ -239,16 +240,17 @@ export class Dispatcher {
       },
       abandonSignal: this.#abandon.signal,
     }
-    const open = new Set(runs.map((run) => run.ref))
+    const parts: (readonly Decided[])[] = []
     try {
       await runBatch(environment, handler, runs, (decided) => {
-        for (const { run } of decided) open.delete(run.ref)
+        parts.push(decided)
         desk.settler.push(decided)
       })
     } catch (error) {
       // Not the handler's doing: the entries stay pending and are found again by re-reading the own pending list.
       this.#options.telemetry.emit('service.failed', { service: 'dispatcher', error: describeError(error) })
-      for (const run of runs) if (open.has(run.ref)) desk.forget(run)
+      const settled = new Set(parts.flat().map(({ run }) => run.ref))
+      for (const run of runs) if (!settled.has(run.ref)) desk.forget(run)
     }
   }
 }

@@ -20,6 +20,10 @@ export interface TcpProxy extends AsyncDisposable {
   links(options?: Partial<ConnectionOptions>): RedisLinks
   /** Silences open connections whose client has said this, in capitals; answers how many. New ones pass. */
   swallow(said: string): number
+  /** Cuts open connections whose client has said this, on the client's side only; answers how many. */
+  halve(said: string): number
+  /** Connections that pass and whose client has said this. */
+  open(said: string): number
   /** While true, new connections are silent as well. */
   swallowNew: boolean
 }
@@ -67,6 +71,16 @@ export async function startTcpProxy(redis: TestRedis): Promise<TcpProxy> {
       for (const passage of found) passage.swallows = true
       return found.length
     },
+    halve: (said) => {
+      const found = [...passages].filter((passage) => !passage.swallows && passage.said.includes(said))
+      for (const passage of found) {
+        passage.swallows = true
+        passage.client.destroy()
+      }
+      return found.length
+    },
+    open: (said) =>
+      [...passages].filter((passage) => !passage.swallows && passage.said.includes(said)).length,
     get swallowNew() {
       return swallowNew
     },
