@@ -39,13 +39,23 @@ function stubDesk(
   epoch: number,
   parts: { push?: (decided: readonly Decided[]) => void; mark?: () => Promise<void>; unmark?: () => void },
 ): StubDesk {
-  const scope = { stream: 'line', partition, ids, clock: SYSTEM_CLOCK, epoch, partitionsOf: () => 1 }
+  const serverNowMs = () => SYSTEM_CLOCK.nowMs()
+  const scope = {
+    stream: 'line',
+    partition,
+    ids,
+    clock: SYSTEM_CLOCK,
+    epoch,
+    serverNowMs,
+    partitionsOf: () => 1,
+  }
   const desk = {
     scope,
     tag: `line.${partition}`,
     settler: { push: (decided: readonly Decided[]) => parts.push?.(decided) },
     defer: () => undefined,
     forget: () => undefined,
+    isOurs: () => true,
     mark: async () => await parts.mark?.(),
     unmark: async () => parts.unmark?.(),
   }

@@ -17,16 +17,15 @@ import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { HealthReport } from '../contracts/health.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
-import { VERDICT_LOOKS_MIN } from '../policies/death-verdict.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { ReadEntry } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry, type Trail, unpackPayload } from '../redis/entry-codec.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { leasedMembership, type Membership } from '../redis/membership.ts'
 import {
   chargeSuspects,
   type HeldCommand,
-  holdsLease,
   readHeld,
   readMarks,
   releasePartition,
@@ -41,9 +40,12 @@ import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher, type Holdings } from './fetcher.ts'
 import { InFlight } from './in-flight.ts'
 import { KeyQueues, type Queued } from './key-queues.ts'
+import { LeaseProof } from './lease-proof.ts'
 import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
+import { ReaderWatch } from './reader-watch.ts'
+import type { ServerWatch } from './server-watch.ts'
 import type { Service } from './service.ts'
 import { type Fate, Settler } from './settler.ts'
 
@@ -66,6 +68,10 @@ export interface OrderedPartitionOptions {
   /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
   readonly inFlightMax: () => number
   readonly inFlightBytesMax: number
+  /** What this process knows of its Redis. */
+  readonly server: ServerWatch
+  /** The longest that a run of any handler may take. */
+  readonly runLimitMs: number
   /** Called once, when the lease turns out to be somebody else's. */
   readonly onLost: () => void
 }
@@ -84,8 +90,6 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
-const TRUST_MARGIN_MS = 100
-const ASK_PAUSE_MS = 100
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -96,10 +100,12 @@ export class OrderedPartition implements Holdings {
   readonly #active = new Map<string, Item>()
   readonly #timers = new Set<Timer>()
   readonly #settler: Settler
+  readonly #proof: LeaseProof
   readonly #desk: PartitionDesk
   readonly #reader: RedisLink
   readonly #fetcher: Fetcher
   readonly #upkeep: readonly Service[]
+  readonly #watch: ReaderWatch
   #held: Map<string, HeldCommand> = new Map()
   /** First of each key, until the suspects among them are known. */
   #loading: Item[] | undefined = []
@@ -108,15 +114,11 @@ export class OrderedPartition implements Holdings {
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
-  /** Monotonic ms: the lease was ours then. */
-  #provenMs: number
-  #proving: Promise<boolean> | undefined
   #released: Promise<void> | undefined
 
   constructor(options: OrderedPartitionOptions) {
     const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
     this.#options = options
-    this.#provenMs = options.takenSentMs
     this.#membership = leasedMembership(keys, consumer, taken.epoch)
     this.#inFlight = new InFlight(clock, stream.parkedMax, options.inFlightBytesMax)
     const common = { link: command, keys, clock, telemetry }
@@ -125,13 +127,18 @@ export class OrderedPartition implements Holdings {
       requestsMax: options.options.settleRequestsMax,
       onSettled: (run, fate, failure) => this.#onSettled(run, fate, failure),
       onConflict: (run) => this.#onConflict(run),
-      onAnswered: (sentMs) => this.#prove(sentMs),
+      onAnswered: (sentMs) => this.#proof.prove(sentMs),
       onFenced: () => this.#lose(),
+    })
+    this.#proof = new LeaseProof({
+      ...{ link: command, membership: this.#membership, clock, sinceMs: options.takenSentMs },
+      ...{ lookEveryMs: options.options.lookEveryMs, heartbeatEveryMs: options.options.heartbeatEveryMs },
+      onLost: () => this.#lose(),
     })
     this.#desk = new PartitionDesk({
       ...{ ...common, consumer, scope: options.scope, settler: this.#settler },
       onForget: (run) => this.#onForget(run),
-      isOurs: () => this.#isOurs(),
+      isOurs: () => this.#proof.isOurs(),
     })
     this.#reader = links.open('reader')
     this.#fetcher = new Fetcher({
@@ -139,15 +146,25 @@ export class OrderedPartition implements Holdings {
       blockMs: links.options.blockMs,
       readCountMax: options.options.readCountMax,
       onEntries: (entries) => this.#onEntries(entries),
-      isHeld: () => dispatcher.holding,
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
+      runEndedMs: () => dispatcher.runEndedMs,
+      runLimitMs: options.runLimitMs,
       onGroupGone: async () => this.#lose(),
       onReread: () => this.#finishLoading(),
+    })
+    this.#watch = new ReaderWatch({
+      ...common,
+      hasRoom: () => this.#fetcher.hasRoom,
+      renew: () => this.#fetcher.renew(),
+      onLoss: () => restoreFleet(command, options.scope.ids, [stream]),
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#upkeep = [
       new Promoter({ ...common, pauseMaxMs }),
       new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
-      new Caretaker({ ...common, stream, trimEveryMs }),
+      new Caretaker({ ...common, stream, trimEveryMs, isPressed: () => options.server.pressure !== 'none' }),
+      this.#watch,
     ]
   }
 
@@ -180,7 +197,15 @@ export class OrderedPartition implements Holdings {
   // ── life ──
 
   health(): HealthReport {
-    return this.#fetcher.health()
+    const { keys } = this.#options
+    if (!this.#watch.isStuck) return this.#fetcher.health()
+    return { ready: false, detail: `${keys.stream}.${keys.partition}: entries wait and nobody is given one` }
+  }
+
+  /** Redis is too full: at most one batch in hand, or none at all. */
+  get #isShut(): boolean {
+    const { pressure } = this.#options.server
+    return pressure === 'stop' || (pressure === 'drain' && this.#active.size > 0)
   }
 
   async start(): Promise<void> {
@@ -232,44 +257,9 @@ export class OrderedPartition implements Holdings {
     links.close(this.#reader)
   }
 
-  #prove(sentMs: number): void {
-    this.#provenMs = Math.max(this.#provenMs, sentMs)
-  }
-
-  /** Others need so many looks at a heartbeat that stands still; the last one went out at most one beat before the proof. */
-  get #trustMs(): number {
-    const { lookEveryMs, heartbeatEveryMs } = this.#options.options
-    return Math.max(0, (VERDICT_LOOKS_MIN - 1) * lookEveryMs - heartbeatEveryMs - TRUST_MARGIN_MS)
-  }
-
-  #isOurs(): boolean | Promise<boolean> {
-    if (this.#settler.isFenced) return false
-    if (this.#options.clock.monotonicMs() - this.#provenMs < this.#trustMs) return true
-    this.#proving ??= this.#askForLease().finally(() => {
-      this.#proving = undefined
-    })
-    return this.#proving
-  }
-
-  async #askForLease(): Promise<boolean> {
-    const { command, clock } = this.#options
-    while (!this.#settler.isFenced) {
-      const sentMs = clock.monotonicMs()
-      try {
-        if (await holdsLease(command, this.#membership)) {
-          this.#prove(sentMs)
-          return true
-        }
-        this.#lose()
-      } catch {
-        await clock.sleep(ASK_PAUSE_MS * (0.5 + clock.random()))
-      }
-    }
-    return false
-  }
-
   /** The lease is somebody else's. */
   #lose(): void {
+    this.#proof.lose()
     if (this.#isClosed) {
       this.#settler.fence()
       return

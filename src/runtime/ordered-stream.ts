@@ -43,6 +43,8 @@ export class OrderedStream {
   readonly #owned = new Map<number, OrderedPartition>()
   readonly #draining = new Map<number, Promise<void>>()
   readonly #vacantLooks = new Map<number, number>()
+  /** Partitions whose lease was seen. */
+  readonly #leased = new Set<number>()
   #isStopping = false
   #acting: Promise<void> | undefined
 
@@ -140,12 +142,13 @@ export class OrderedStream {
     const { partition } = lease
     const name = stream.name
     telemetry.emit('partition.taken', { stream: name, partition, epoch: taken.epoch, from: lease.owner })
-    if (taken.state === 'lost') {
+    if (taken.state === 'lost' || (lease.epoch === '' && this.#leased.has(partition))) {
       this.#alarm(
         'group-vanished',
         `The consumer group of ${name}.${partition} had vanished and was made again.`,
       )
     }
+    this.#leased.add(partition)
     if (taken.gone.length > 0) {
       const ids = taken.gone.slice(0, 10).join(', ')
       this.#alarm('entries-lost', `${taken.gone.length} pending entries have no body any more: ${ids}.`)

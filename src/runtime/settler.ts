@@ -5,7 +5,7 @@
  * A request whose reply was lost is sent again unchanged; what it had applied then answers "settled before", which counts
  * as resolved, not as stale.
  */
-import { describeError } from '../contracts/errors.ts'
+import { describeError, errorCode } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Membership } from '../redis/membership.ts'
@@ -183,6 +183,8 @@ export class Settler {
         const pauseMs = Math.min(RESEND_MAX_MS, RESEND_MIN_MS * 2 ** Math.min(failures, 7))
         await clock.sleep(pauseMs * (0.5 + clock.random()))
         if (this.#isFenced) return this.#refuse(sizeOf(batch))
+        // Refused as a whole (no disk, no primary): no entry of it is to blame.
+        if (errorCode(error) === 'redis.unavailable') continue
         if (failures >= FAILURES_BEFORE_SPLIT && sizeOf(batch) > 1 && link.ready)
           return this.#deliverSingly(batch)
       }
