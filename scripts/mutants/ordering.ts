@@ -1,0 +1,99 @@
+/** Mutants of ordering by key: who may take a partition, what fences its old owner, and where a retry stands. */
+import type { Mutant } from './mutant.ts'
+
+const TAKE = 'src/redis/lua/take-partition.lua'
+const LEASES = 'test/partition-lease.test.ts'
+
+export const ORDERING_MUTANTS: readonly Mutant[] = [
+  {
+    name: 'epoch-ignored',
+    breaks: 'A settlement of an ordered partition is taken without comparing the epoch of its lease.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/redis/lua/settle.lua',
+        search: "if epoch ~= '' and call('HGET', KEYS[13], 'epoch') ~= epoch then return 'fenced' end\n",
+        replacement: '',
+      },
+    ],
+    guards: [
+      { file: LEASES, test: 'whoever lost the lease reads nothing, settles nothing and holds nothing back' },
+    ],
+  },
+  {
+    name: 'old-group-stays',
+    breaks: 'The group of the old epoch stays after a take-over: the old owner goes on reading.',
+    promise: 'P9',
+    edits: [
+      { file: TAKE, search: "if old then call('XGROUP', 'DESTROY', KEYS[1], old) end\n", replacement: '' },
+    ],
+    guards: [
+      { file: LEASES, test: 'whoever lost the lease reads nothing, settles nothing and holds nothing back' },
+    ],
+  },
+  {
+    name: 'take-owner-ignored',
+    breaks: 'A partition is taken although its lease changed since it was looked at.',
+    promise: 'P9',
+    edits: [
+      {
+        file: TAKE,
+        search: 'if owner ~= ARGV[2] or epoch ~= ARGV[3] then return false end\n',
+        replacement: '',
+      },
+    ],
+    guards: [{ file: LEASES, test: 'of two who saw the same lease one gets the partition' }],
+  },
+  {
+    name: 'take-beat-ignored',
+    breaks: 'A partition is taken from an owner whose heartbeat moved since it was judged.',
+    promise: 'P9',
+    edits: [
+      {
+        file: TAKE,
+        search: "(call('HGET', KEYS[3], owner) or '') ~= ARGV[4] then",
+        replacement: 'owner == ARGV[2] .. ARGV[3] then',
+      },
+    ],
+    guards: [
+      { file: LEASES, test: 'an owner whose heartbeat moved since it was judged keeps the partition' },
+    ],
+  },
+  {
+    name: 'retry-at-the-tail',
+    breaks: 'A retry of an ordered command is appended behind the later commands of its key.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/runtime/decisions.ts',
+        search: "if (kind === 'retry' && run.scope.epoch !== undefined) {",
+        replacement: "if (kind === 'retry' && run.scope.epoch === -1) {",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering.test.ts',
+        test: 'a key in retry holds up only its own later commands; a rejected one lets them go',
+      },
+    ],
+  },
+  {
+    name: 'key-without-queue',
+    breaks:
+      'Every command of an ordered partition runs as soon as it is read, whatever of its key came before.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/runtime/ordered-partition.ts',
+        search: 'if (!this.#queues.add(item)) continue',
+        replacement: 'this.#queues.add(item)',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering.test.ts',
+        test: 'a key in retry holds up only its own later commands; a rejected one lets them go',
+      },
+    ],
+  },
+]
