@@ -46,10 +46,11 @@ interface MutantRun {
 async function runMutants(chosen: readonly Mutant[]): Promise<MutantRun> {
   const startedNs = Bun.nanoseconds()
   const secondsSoFar = (): number => (Bun.nanoseconds() - startedNs) / 1e9
-  const copy = await TreeCopy.make(ROOT)
+  const copy = new TreeCopy(ROOT)
   const runner = new TestRunner(copy)
   endOnSignals(runner, copy)
   try {
+    await copy.fill()
     const trial = new Trial(copy, runner)
     const redBefore = await trial.baseline(chosen)
     if (redBefore.length > 0) {

@@ -2,9 +2,10 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { z } from 'zod'
 import { defineBatchHandler, defineCommand, defineHandler, done } from '../src/index.ts'
-import { ensureGroup } from '../src/redis/consumer-group.ts'
+import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
-import { testFleet } from './support/fleet.ts'
+import { sharedMembership } from '../src/redis/membership.ts'
+import { type Appended, type TestFleet, testFleet } from './support/fleet.ts'
 import { HalfOpenProxy } from './support/half-open-proxy.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
@@ -37,6 +38,18 @@ async function killReader(): Promise<void> {
   redis.links.close(link)
 }
 
+/** A command that the server has handed to this consumer, by a connection whose answer never came. */
+async function handToNobody(fleet: TestFleet, consumer: string, n: number): Promise<Appended> {
+  const { client } = fleet.link
+  await until('a blocked reader', async () => (await blockedReaders()).length === 1)
+  await client.xgroup('SETID', keys.commands, 'workers', '99999999999999-0')
+  const [appended] = await fleet.append(Do, [{ n }])
+  if (appended === undefined) throw new Error('nothing was appended')
+  const id = appended.token.slice(1)
+  await client.call('XCLAIM', keys.commands, 'workers', consumer, 0, id, 'FORCE', 'JUSTID')
+  return appended
+}
+
 test('entries whose answer got lost are in the own pending list, and are found there after the connection broke', async () => {
   const seen: number[] = []
   const handle = defineHandler(Do, ({ payload }) => {
@@ -45,15 +58,8 @@ test('entries whose answer got lost are in the own pending list, and are found t
   })
   const fleet = await testFleet(redis, [Do, handle])
   await using worker = await fleet.worker()
-  await until('a blocked reader', async () => (await blockedReaders()).length === 1)
-  // As if they had been read by this worker, by a connection whose answer never came.
-  const { client } = fleet.link
-  await client.xgroup('SETID', keys.commands, 'workers', '99999999999999-0')
-  const lost = await fleet.append(Do, [{ n: 1 }, { n: 2 }])
-  for (const { token } of lost) {
-    const id = token.slice(1)
-    await client.call('XCLAIM', keys.commands, 'workers', worker.consumer, 0, id, 'FORCE', 'JUSTID')
-  }
+  await handToNobody(fleet, worker.consumer, 1)
+  await handToNobody(fleet, worker.consumer, 2)
   await killReader()
   await until('both to run', async () => seen.length === 2 && (await fleet.pending('main')) === 0, 5000)
   expect(seen.sort()).toEqual([1, 2])
@@ -129,4 +135,24 @@ test('a write that was under way when its connection died is not sent again behi
     await link.use('RPUSH', (client) => client.rpush(key, 'later'))
     expect(await direct.client.lrange(key, 0, -1)).toEqual(['once', 'later'])
   }
+})
+
+test('a pending entry whose body is gone is an alarm and a lost command, whoever finds it', async () => {
+  const handle = defineHandler(Do, () => done())
+  const fleet = await testFleet(redis, [Do, handle])
+  const { client } = fleet.link
+  await ensureGroup(fleet.link, keys)
+  const [theirs] = await fleet.append(Do, [{ n: 1 }])
+  if (theirs === undefined) throw new Error('nothing was appended')
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'dead'), 1, 100)
+  await client.xdel(keys.commands, theirs.token.slice(1))
+  const lost = () => fleet.telemetry.of('alarm.raised').filter(({ alarm }) => alarm === 'entries-lost').length
+  await using worker = await fleet.worker()
+  const own = await handToNobody(fleet, worker.consumer, 2)
+  await client.xdel(keys.commands, own.token.slice(1))
+  await killReader()
+  await until('both to be noticed', () => lost() === 2, 5000)
+  await until('nothing to be pending', async () => (await fleet.pending('main')) === 0)
+  expect((await fleet.status(theirs)).state).toBe('lost')
+  expect((await fleet.status(own)).state).toBe('lost')
 })

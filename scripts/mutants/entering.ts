@@ -40,6 +40,43 @@ export const ENTERING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'window-forgets',
+    breaks: 'An idempotency key is forgotten when its window ends, not one window later.',
+    promise: 'P2',
+    edits: [
+      {
+        file: KEYED,
+        search:
+          "    known = redis.call('HGET', KEYS[current], digest) or redis.call('HGET', KEYS[last], digest)",
+        replacement: "    known = redis.call('HGET', KEYS[current], digest)",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/command-bus.test.ts',
+        test: 'a key is known in the next window, and forgotten after two',
+      },
+    ],
+  },
+  {
+    name: 'cancelled-too-late',
+    breaks: 'A command that a worker has been given is cancelled under its hands.',
+    promise: 'P1',
+    edits: [
+      {
+        file: 'src/redis/lua/cancel.lua',
+        search: '  if ms < deliveredMs or (ms == deliveredMs and seq <= deliveredSeq) then return 0 end\n',
+        replacement: '',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/command-bus.test.ts',
+        test: 'what has started is processing, and too late to cancel; what is acknowledged is done',
+      },
+    ],
+  },
+  {
     name: 'checksum-unchecked',
     breaks: 'An id that was never issued is looked up as if it had been.',
     promise: 'P14',
@@ -85,14 +122,10 @@ export const ENTERING_MUTANTS: readonly Mutant[] = [
         file: FIRE,
         search: "if mark ~= ARGV[2] or tick <= tonumber(mark) then return answer('behind') end",
         replacement:
-          "if not call('SET', KEYS[1] .. ':lease', ARGV[1], 'NX', 'PX', 5) then return answer('behind') end",
+          "if call('SET', KEYS[1] .. ':lease', ARGV[3], 'PX', 1000, 'GET') == ARGV[3] then return answer('behind') end",
       },
     ],
     guards: [
-      {
-        file: 'test/schedule-store.test.ts',
-        test: 'a fire that is repeated after a lost answer happens once',
-      },
       {
         file: 'test/schedule-store.test.ts',
         test: 'whatever order views, fires, registrations and pauses come in, the script decides as the model does',

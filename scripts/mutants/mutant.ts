@@ -33,7 +33,7 @@ export interface Mutant {
 }
 
 /** Why this edit can't be made in this text; undefined when it can. */
-export function staleness({ file, search, replacement }: Edit, text: string): string | undefined {
+function staleness({ file, search, replacement }: Edit, text: string): string | undefined {
   const count = text.split(search).length - 1
   if (search === replacement) return `${file}: the replacement changes nothing`
   if (count === 0) return `${file}: the search text is not there any more`
@@ -41,7 +41,7 @@ export function staleness({ file, search, replacement }: Edit, text: string): st
 }
 
 /** The text with the edit made. Not by `replace`, which would read `$` in the replacement as a pattern. */
-export function edited({ search, replacement }: Edit, text: string): string {
+function edited({ search, replacement }: Edit, text: string): string {
   return text.split(search).join(replacement)
 }
 

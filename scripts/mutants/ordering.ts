@@ -96,4 +96,54 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'held-forgotten',
+    breaks:
+      'The next owner of a partition does not know what retries of it have been through, nor when they are due.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/runtime/ordered-partition.ts',
+        search: 'const held = this.#held.get(entryId)',
+        replacement: "const held = this.#held.get('')",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering-crash.test.ts',
+        test: 'a retry that waited under the dead owner keeps its attempt, its time and its place, uncharged',
+      },
+    ],
+  },
+  {
+    name: 'ordered-crash-uncharged',
+    breaks: 'What ran in an ordered partition when its owner died runs again as if nothing had been.',
+    promise: 'P12',
+    edits: [
+      {
+        file: 'src/runtime/ordered-partition.ts',
+        search: "if (taken.charge !== '') {",
+        replacement: "if (taken.charge === '-') {",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering-crash.test.ts',
+        test: 'the first of each key is suspect; one that was marked for the third time is dead, and its key goes on',
+      },
+    ],
+  },
+  {
+    name: 'parked-without-bound',
+    breaks: 'A partition reads on however many commands wait behind the first of their key.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/runtime/ordered-partition.ts',
+        search: 'new InFlight(clock, stream.parkedMax, ',
+        replacement: 'new InFlight(clock, 1e9, ',
+      },
+    ],
+    guards: [{ file: 'test/ordering.test.ts', test: 'at its bound a partition waits, says so, and goes on' }],
+  },
 ]

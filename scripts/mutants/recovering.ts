@@ -77,6 +77,55 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'kill-by-number-alone',
+    breaks:
+      'After a restart of the server a reader ends the connection that has the number of its old one now.',
+    promise: 'P3',
+    edits: [{ file: FETCHER, search: 'last.runId === present.runId', replacement: "last.runId !== ''" }],
+    guards: [
+      {
+        file: 'test/regressions.test.ts',
+        test: "after a restart of Redis a worker ends nobody else's connection",
+      },
+    ],
+  },
+  {
+    name: 'loss-in-silence',
+    breaks: 'A pending entry whose body is gone is left where it is, without an alarm.',
+    promise: 'P15',
+    edits: [
+      {
+        file: FETCHER,
+        search: 'if (whole.length < entries.length)',
+        replacement: 'if (whole.length > entries.length)',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/reader-faults.test.ts',
+        test: 'a pending entry whose body is gone is an alarm and a lost command, whoever finds it',
+      },
+    ],
+  },
+  {
+    name: 'takeover-loss-in-silence',
+    breaks: 'What is gone of the entries of a dead worker is not told as lost.',
+    promise: 'P15',
+    edits: [
+      {
+        file: 'src/runtime/reclaimer.ts',
+        search: 'if (taken.gone.length > 0) {',
+        replacement: 'if (taken.gone.length < 0) {',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/reader-faults.test.ts',
+        test: 'a pending entry whose body is gone is an alarm and a lost command, whoever finds it',
+      },
+    ],
+  },
+  {
     name: 'room-ignored',
     breaks: 'A reader asks for as many entries as one read may bring, however many are in hand.',
     promise: 'P10',
@@ -133,8 +182,8 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: VERDICT,
-        search: '    this.#observations = new Map()\n    this.#lastLookMs',
-        replacement: '    this.#lastLookMs',
+        search: '    this.#observations = new Map()\n    this.#lastLookMs = Number.NEGATIVE_INFINITY\n',
+        replacement: '',
       },
     ],
     guards: [
@@ -188,6 +237,24 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
         file: 'test/takeover.test.ts',
         test: 'what was marked as running rises by a level with every crash, all else is at level 1, what was handed back is at none',
       },
+      {
+        file: 'test/worker.test.ts',
+        test: 'what a draining worker has read but not started goes to another, uncharged',
+      },
+    ],
+  },
+  {
+    name: 'drained-not-released',
+    breaks: 'A worker that stops leaves what it has not begun in its own pending list.',
+    promise: 'P13',
+    edits: [
+      {
+        file: 'src/runtime/partition-consumer.ts',
+        search: 'releaseEntries(command, keys, consumer, held, true)',
+        replacement: 'releaseEntries(command, keys, consumer, held.slice(0, 0), true)',
+      },
+    ],
+    guards: [
       {
         file: 'test/worker.test.ts',
         test: 'what a draining worker has read but not started goes to another, uncharged',

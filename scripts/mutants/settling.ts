@@ -58,7 +58,10 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
       },
     ],
     guards: [
-      { file: 'test/worker.test.ts', test: 'retry runs again with the next attempt, reject dies at once' },
+      {
+        file: 'test/partition-care.test.ts',
+        test: 'what is due is in one place: among the due ones before, in the ready stream after, and there once',
+      },
     ],
   },
   {
@@ -108,6 +111,72 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'outbox-trimmed-first',
+    breaks: 'Entries leave the outbox before their targets have answered.',
+    promise: 'P4',
+    edits: [
+      {
+        file: 'src/runtime/outbox-relay.ts',
+        search: '    for (const [target, own] of byTarget(entries)) {',
+        replacement:
+          '    await trimOutbox(link, keys, last.id)\n    for (const [target, own] of byTarget(entries)) {',
+      },
+    ],
+    guards: [
+      { file: 'test/outbox.test.ts', test: 'an entry leaves the outbox only after its target has answered' },
+    ],
+  },
+  {
+    name: 'outbox-trimmed-at-gap',
+    breaks: 'What a gap keeps from its target is trimmed from the outbox all the same.',
+    promise: 'P15',
+    edits: [
+      {
+        file: 'src/runtime/outbox-relay.ts',
+        search: 'if (this.#gaps.size > 0) this.#after = last.id',
+        replacement: "if (this.#gaps.size > 1e9) this.#after = ''",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/outbox.test.ts',
+        test: 'what a gap keeps from its target stays in the outbox, with an alarm',
+      },
+    ],
+  },
+  {
+    name: 'neighbour-charged',
+    breaks:
+      'A batch that throws is not split: all of it has failed, and the attempt counts for everybody in it.',
+    promise: 'P3',
+    edits: [
+      {
+        file: 'src/runtime/batch.ts',
+        search: 'if (runs.length === 1) {',
+        replacement: `if (runs.length > 0) {
+      for (const run of runs.slice(1)) result.push(decide(environment, handler, run.again(), retry(error)))`,
+      },
+    ],
+    guards: [
+      {
+        file: 'test/worker.test.ts',
+        test: 'is split until the bad commands stand alone: exactly those die, with every error, the rest runs as attempt 1',
+      },
+    ],
+  },
+  {
+    name: 'stale-decision',
+    breaks: 'A decision on an aggregate counts although somebody else has changed it meanwhile.',
+    promise: 'P4',
+    edits: [{ file: SETTLE, search: 'return not same and #call(', replacement: 'return false and #call(' }],
+    guards: [
+      {
+        file: 'test/aggregate-chain.test.ts',
+        test: 'the same holds when the two are settled by different requests',
+      },
+    ],
+  },
+  {
     name: 'trim-by-length',
     breaks: 'Commands are trimmed to a length, not to what every one of them has behind it.',
     promise: 'P7',
@@ -119,7 +188,10 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
       },
     ],
     guards: [
-      { file: 'test/worker.test.ts', test: 'removes what is done and nothing that is pending or unread' },
+      {
+        file: 'test/partition-care.test.ts',
+        test: 'a trim leaves what is pending and what is unread, however long the stream is',
+      },
     ],
   },
   {

@@ -16,8 +16,8 @@ export interface TestReport {
   readonly failed: readonly Failure[]
 }
 
-/** Waits of test/support that ran out; a test's own time-out has a type of its own. */
-const IN_VAIN = /^waited \d+ ms in vain for |^no \S+ as expected within \d+ ms/
+/** Waits of test/support that ran out, and fast-check's counterexamples; an assertion and a time-out have a type of their own. */
+const IN_VAIN = /^waited \d+ ms in vain for |^no \S+ as expected within \d+ ms|^Property failed after /
 
 export function readReport(xml: string): TestReport {
   const passed: string[] = []

@@ -2,8 +2,8 @@
  * A copy of the tree in a temporary folder, which mutants may break: what git knows or would add, as it stands on disk.
  * Packages and tools are links. Temporary folders of the tests lie inside too, so that one removal takes all of it away.
  */
-import { existsSync, rmSync } from 'node:fs'
-import { copyFile, mkdir, mkdtemp, symlink } from 'node:fs/promises'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { copyFile, mkdir, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
@@ -14,26 +14,15 @@ export class TreeCopy {
   readonly folder: string
   readonly #root: string
   readonly #original: string
-  readonly #changed = new Set<string>()
+  /** As they were, by file. */
+  readonly #changed = new Map<string, string>()
 
-  private constructor(root: string, folder: string, original: string) {
-    this.#root = root
-    this.folder = folder
+  /** Makes the folder at once, so that it can be removed at any time. Names are short: a socket's path has some hundred bytes. */
+  constructor(original: string) {
     this.#original = original
-  }
-
-  /** Names are short: the path of a Unix socket in here has about a hundred bytes. */
-  static async make(original: string): Promise<TreeCopy> {
-    const root = await mkdtemp(join(tmpdir(), 'mutants-'))
-    const copy = new TreeCopy(root, join(root, 'tree'), original)
-    try {
-      await mkdir(copy.temporary)
-      await copy.#fill()
-    } catch (error) {
-      copy.remove()
-      throw error
-    }
-    return copy
+    this.#root = mkdtempSync(join(tmpdir(), 'mutants-'))
+    this.folder = join(this.#root, 'tree')
+    mkdirSync(this.temporary)
   }
 
   /** Where the tests put their own temporary folders. */
@@ -41,29 +30,7 @@ export class TreeCopy {
     return join(this.#root, 't')
   }
 
-  async read(file: string): Promise<string> {
-    return await Bun.file(join(this.#original, file)).text()
-  }
-
-  /** Breaks it: these files hold these texts until `mend`. */
-  async change(texts: ReadonlyMap<string, string>): Promise<void> {
-    for (const [file, text] of texts) {
-      this.#changed.add(file)
-      await Bun.write(join(this.folder, file), text)
-    }
-  }
-
-  async mend(): Promise<void> {
-    for (const file of this.#changed) await copyFile(join(this.#original, file), join(this.folder, file))
-    this.#changed.clear()
-  }
-
-  /** Synchronous: it must also be done on the way out after Ctrl-C. */
-  remove(): void {
-    rmSync(this.#root, { recursive: true, force: true })
-  }
-
-  async #fill(): Promise<void> {
+  async fill(): Promise<void> {
     const listing = Bun.spawn(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], {
       cwd: this.#original,
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -81,5 +48,27 @@ export class TreeCopy {
       const target = join(this.#original, name)
       if (existsSync(target)) await symlink(target, join(this.folder, name))
     }
+  }
+
+  async read(file: string): Promise<string> {
+    return await Bun.file(join(this.folder, file)).text()
+  }
+
+  /** Breaks it: these files hold these texts until `mend`. */
+  async change(texts: ReadonlyMap<string, string>): Promise<void> {
+    for (const [file, text] of texts) {
+      this.#changed.set(file, await this.read(file))
+      await Bun.write(join(this.folder, file), text)
+    }
+  }
+
+  async mend(): Promise<void> {
+    for (const [file, text] of this.#changed) await Bun.write(join(this.folder, file), text)
+    this.#changed.clear()
+  }
+
+  /** Synchronous: it must also be done on the way out after Ctrl-C. */
+  remove(): void {
+    rmSync(this.#root, { recursive: true, force: true })
   }
 }

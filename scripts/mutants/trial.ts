@@ -8,8 +8,18 @@
  *   stale     a search text is not there exactly once: the code has moved, the mutant must follow
  */
 import { type Guard, type Mutant, mutate } from './mutant.ts'
-import type { TestRunner } from './test-runner.ts'
-import type { TreeCopy } from './tree-copy.ts'
+import type { TestRun } from './test-runner.ts'
+
+/** Where mutants are planted. */
+export interface Ground {
+  read(file: string): Promise<string>
+  change(texts: ReadonlyMap<string, string>): Promise<void>
+  mend(): Promise<void>
+}
+
+export interface GuardRunner {
+  run(file: string, tests: readonly string[]): Promise<TestRun>
+}
 
 export type Verdict = 'killed' | 'survived' | 'crashed' | 'stale'
 
@@ -36,11 +46,11 @@ const SCRIPTS_COMPILE: Guard = {
 const BASELINE_TRIES = 2
 
 export class Trial {
-  readonly #copy: TreeCopy
-  readonly #runner: TestRunner
+  readonly #ground: Ground
+  readonly #runner: GuardRunner
 
-  constructor(copy: TreeCopy, runner: TestRunner) {
-    this.#copy = copy
+  constructor(ground: Ground, runner: GuardRunner) {
+    this.#ground = ground
     this.#runner = runner
   }
 
@@ -63,11 +73,11 @@ export class Trial {
     const max = mutant.tries?.max ?? 1
     const { name, promise, breaks } = mutant
     try {
-      const change = await mutate(mutant, (file) => this.#copy.read(file))
+      const change = await mutate(mutant, (file) => this.#ground.read(file))
       if ('stale' in change) {
         return { name, promise, breaks, ...noGuard('stale', change.stale), tries: 0, seconds: 0 }
       }
-      await this.#copy.change(change.texts)
+      await this.#ground.change(change.texts)
       let tries = 0
       let outcome = noGuard('survived', 'every guard stayed green')
       while (tries < max && outcome.verdict === 'survived') {
@@ -77,7 +87,7 @@ export class Trial {
       const seconds = (Bun.nanoseconds() - startedNs) / 1e9
       return { name, promise, breaks, ...outcome, tries, seconds }
     } finally {
-      await this.#copy.mend()
+      await this.#ground.mend()
     }
   }
 

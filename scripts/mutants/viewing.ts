@@ -40,8 +40,8 @@ export const VIEWING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/projection.test.ts',
-        test: 'two projectors at once, answers lost and commits that arrive late: every event counts once',
+        file: 'test/view-store.test.ts',
+        test: 'a commit counts once, and none counts that was folded from another checkpoint',
       },
     ],
   },
