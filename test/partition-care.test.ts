@@ -76,3 +76,24 @@ test('a trim leaves what is pending and what is unread, however long the stream 
   const unread = (await client.xrange(keys.commands, `(${ids[2499]}`, '+')).map(([id]) => id)
   expect(unread).toEqual(ids.slice(2500))
 })
+
+test('a group that is made again after a trim starts at what was pending, not at what happens to be left', async () => {
+  await ensureGroup(link, keys)
+  const tokens = await appendPlain(
+    link,
+    keys,
+    Array.from({ length: 400 }, () => BLOB),
+  )
+  const ids = tokens.map((token) => token.slice(1))
+  const own = sharedMembership(keys, 'w')
+  const reader = await redis.open('reader')
+  await readNew(reader, own, 380, 100)
+  const pinned = ids[350] ?? ''
+  await link.client.xack(keys.commands, 'workers', ...ids.slice(0, 380).filter((id) => id !== pinned))
+  await trimCommands(link, keys)
+  const [first] = await link.client.xrange(keys.commands, '-', '+', 'COUNT', 1)
+  expect(first?.[0] === pinned).toBe(false)
+  await link.client.xgroup('DESTROY', keys.commands, 'workers')
+  expect(await ensureGroup(link, keys)).toBe('lost')
+  expect((await readNew(reader, own, 400, 100)).map(({ entryId }) => entryId)).toEqual(ids.slice(350))
+})

@@ -124,3 +124,34 @@ test('whoever lost the lease reads nothing, settles nothing and holds nothing ba
   expect(await link.client.xlen(keys.events)).toBe(1)
   expect(await link.client.exists(keys.held)).toBe(0)
 })
+
+test('a retry in place counts once a turn, however often it is told; what ends it leaves nothing of it behind', async () => {
+  const entryId = (await append()).slice(1)
+  const own = leasedMembership(keys, 'first', (await taken('first')).epoch)
+  await readNew(await redis.open('reader'), own, 1, 10)
+  const hold = async (turn: number, delayMs: number, error: string) => {
+    const ref = { source: 'commands', entryId, token: `e${entryId}`, level: 0, turn } as const
+    const trail = packPayload({ attempts: turn + 1, level: 0, redrives: 0, failures: [] })
+    const failure = { ref, move: 'hold', delayMs, blob: trail, record: packPayload({ error }) } as const
+    expect((await settle(link, own, { ...NONE, failures: [failure] })).failures).toEqual(['applied'])
+    return (await readHeld(link, keys)).get(entryId)
+  }
+  const first = await hold(0, 60_000, 'first')
+  expect(first).toMatchObject({ turn: 1, trail: { attempts: 1 } })
+  expect(await hold(0, 0, 'first, told again')).toEqual(first)
+  const second = await hold(1, 90_000, 'second')
+  expect(second).toMatchObject({ turn: 2, trail: { attempts: 2 } })
+  expect(await hold(0, 0, 'first, very late')).toEqual(second)
+
+  const ref = { source: 'commands', entryId, token: `e${entryId}`, level: 0, turn: 2 } as const
+  const dead = {
+    ref,
+    move: 'dead',
+    delayMs: 0,
+    blob: Buffer.from('letter'),
+    record: packPayload({}),
+  } as const
+  expect((await settle(link, own, { ...NONE, failures: [dead] })).failures).toEqual(['applied'])
+  expect(await link.client.exists(keys.held)).toBe(0)
+  expect(await link.client.xlen(keys.dead)).toBe(1)
+})

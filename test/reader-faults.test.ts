@@ -156,3 +156,29 @@ test('a pending entry whose body is gone is an alarm and a lost command, whoever
   expect((await fleet.status(theirs)).state).toBe('lost')
   expect((await fleet.status(own)).state).toBe('lost')
 })
+
+test('a group that vanishes under its readers is an alarm each time, is made again, and the reading goes on', async () => {
+  const seen: number[] = []
+  const handle = defineHandler(Do, ({ payload }) => {
+    seen.push(payload.n)
+    return done()
+  })
+  const fleet = await testFleet(redis, [Do, handle])
+  const { client } = fleet.link
+  await using _worker = await fleet.worker()
+  const alarms = () => fleet.telemetry.of('alarm.raised').map(({ alarm }) => alarm)
+  const vanish = [
+    () => client.xgroup('DESTROY', keys.commands, 'workers'),
+    () => client.del(keys.ready),
+    () => client.flushall(),
+  ]
+  for (const [n, destroy] of vanish.entries()) {
+    await until('a blocked reader', async () => (await blockedReaders()).length === 1)
+    await destroy()
+    await until('an alarm', () => alarms().length > n, 5000)
+    await fleet.append(Do, [{ n }])
+    await until('the next command to run', () => seen.includes(n), 5000)
+  }
+  expect(new Set(alarms())).toEqual(new Set(['group-vanished']))
+  expect(seen).toEqual([0, 1, 2])
+})

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { z } from 'zod'
 import { defineBatchHandler, defineCommand, done } from '../src/index.ts'
-import { ensureGroup, readNew, takeOver } from '../src/redis/consumer-group.ts'
+import { ensureGroup, readNew, releaseEntries, takeOver } from '../src/redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
@@ -62,6 +62,25 @@ test('what was marked as running rises by a level with every crash, all else is 
   const free = await takeOver(fleet.link, keys, { consumer: FREE_CONSUMER, beat: '' }, 'heir', 10)
   expect(free?.entries.map(({ level }) => level)).toEqual([0, 0, 0])
   expect(await fleet.link.client.exists(keys.crashes)).toBe(0)
+})
+
+test('a worker hands back only what is still its own, and leaves no heartbeat when it leaves', async () => {
+  const fleet = await testFleet(redis, [Do])
+  const tokens = await heldByDead(fleet, 3, 'paused')
+  await fleet.link.client.hset(keys.beats, 'paused', '1:1')
+  const [first = '', ...rest] = tokens.map((token) => token.slice(1))
+  await fleet.link.client.xclaim(keys.commands, 'workers', 'heir', 0, first)
+  const entries = tokens.map((token) => ({ source: 'commands', entryId: token.slice(1) }) as const)
+  expect(await releaseEntries(fleet.link, keys, 'paused', entries.slice(0, 2), false)).toBe(1)
+  expect(await fleet.link.client.hexists(keys.beats, 'paused')).toBe(1)
+  expect(await releaseEntries(fleet.link, keys, 'paused', entries, true)).toBe(1)
+  expect(await fleet.link.client.hexists(keys.beats, 'paused')).toBe(0)
+  const holds = async (consumer: string) =>
+    ((await fleet.link.client.xpending(keys.commands, 'workers', '-', '+', 10, consumer)) as string[][]).map(
+      ([id]) => id,
+    )
+  expect(await holds('heir')).toEqual([first])
+  expect(await holds(FREE_CONSUMER)).toEqual(rest)
 })
 
 test('a suspect is marked in Redis before it starts, and apart from fresh commands', async () => {

@@ -69,6 +69,6 @@ export class TreeCopy {
 
   /** Synchronous: it must also be done on the way out after Ctrl-C. */
   remove(): void {
-    rmSync(this.#root, { recursive: true, force: true })
+    rmSync(this.#root, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 })
   }
 }
