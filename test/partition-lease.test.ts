@@ -7,6 +7,7 @@ import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../src/redis/keys.ts'
 import { leasedMembership } from '../src/redis/membership.ts'
 import {
+  chargeSuspects,
   membersKey,
   readHeld,
   releasePartition,
@@ -154,4 +155,23 @@ test('a retry in place counts once a turn, however often it is told; what ends i
   expect((await settle(link, own, { ...NONE, failures: [dead] })).failures).toEqual(['applied'])
   expect(await link.client.exists(keys.held)).toBe(0)
   expect(await link.client.xlen(keys.dead)).toBe(1)
+})
+
+test('who died before it charged the suspects of the one before it passes them on', async () => {
+  await taken('first')
+  expect((await taken('second')).charge).toBe('first')
+  // The second dies too, before it has run anything.
+  const third = await taken('third')
+  expect(third.charge).toBe('first')
+  const own = leasedMembership(keys, 'third', third.epoch)
+  expect(await chargeSuspects(link, own, 'first', new Map([['e1-0', 1]]))).toBe(true)
+  expect((await taken('fourth')).charge).toBe('third')
+})
+
+test('who has lost the lease charges nobody', async () => {
+  const old = leasedMembership(keys, 'first', (await taken('first')).epoch)
+  await taken('second')
+  expect(await chargeSuspects(link, old, 'before', new Map([['e1-0', 1]]))).toBe(false)
+  expect(await link.client.exists(keys.crashes)).toBe(0)
+  expect((await taken('third')).charge).toBe('first')
 })

@@ -114,6 +114,28 @@ test('a connection that only this side has lost is ended before the next read: t
   expect(await blockedReaders()).not.toContain(old)
 })
 
+test('a reader whose connection is open but dead gets a new one, and what was handed to the old one runs', async () => {
+  const seen: number[] = []
+  const handle = defineHandler(Do, ({ payload }) => {
+    seen.push(payload.n)
+    return done()
+  })
+  await using proxy = await HalfOpenProxy.open(redis, 300)
+  const fleet = await testFleet({ ...redis, links: proxy.links }, [Do, handle])
+  await using _worker = await fleet.worker()
+  await until('a blocked reader', async () => (await blockedReaders()).length === 1)
+  proxy.muteReaders()
+  await fleet.append(Do, [{ n: 1 }])
+  // The bound of a silent read, block + 2 s, and the reconnect.
+  const isDone = async () => seen.length === 1 && (await fleet.pending('main')) === 0
+  try {
+    await until('the command to run', isDone, 5000)
+  } finally {
+    proxy.loseClients()
+  }
+  expect(fleet.telemetry.of('entries.reconciled').map(({ count }) => count)).toEqual([1])
+})
+
 test('a write that was under way when its connection died is not sent again behind the back of who wrote it', async () => {
   await using proxy = await HalfOpenProxy.open(redis, 500)
   const direct = await redis.open()

@@ -5,6 +5,7 @@ import { defineBatchHandler, defineCommand, done } from '../src/index.ts'
 import { ensureGroup, readNew, releaseEntries, takeOver } from '../src/redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
+import { FlakyLink } from './support/flaky-link.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
@@ -121,4 +122,30 @@ test('a third crash is the end: a dead letter, without another run', async () =>
   expect(runs).toBe(0)
   expect((await fleet.deadLetters('main')).map((letter) => letter.token)).toEqual([token])
   expect(await fleet.link.client.exists(keys.crashes)).toBe(0)
+})
+
+test('the crash level of what was taken over holds also when the answer of the take-over was lost', async () => {
+  let runs = 0
+  const handle = defineBatchHandler(Do, (batch) => {
+    runs += batch.length
+    return batch.map(() => done())
+  })
+  const fleet = await testFleet(redis, [Do, handle])
+  const [token = ''] = await heldByDead(fleet, 1)
+  await fleet.link.client.hset(keys.crashes, token, '2')
+  await fleet.link.client.sadd(keys.running('dead'), token)
+  const flaky = new FlakyLink(redis.links.options, 1, [])
+  await flaky.whenReady(5000)
+  flaky.loseNextAnswerOf = 'takeover'
+  await using _worker = await fleet.worker({}, flaky)
+  await fleet.telemetry.until('service.failed', (all) =>
+    all.some(({ error }) => error.includes('on purpose')),
+  )
+  // The claimed entry is in the own pending list now, which is read after the next broken connection.
+  await fleet.link.client.client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await fleet.link.whenReady(5000)
+  await until('the command to end', async () => (await fleet.pending('main').catch(() => 1)) === 0)
+  expect(runs).toBe(0)
+  expect((await fleet.deadLetters('main')).map((letter) => letter.token)).toEqual([token])
+  flaky.close()
 })

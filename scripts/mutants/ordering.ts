@@ -110,7 +110,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-crash.test.ts',
+        file: 'test/ordering-handover.test.ts',
         test: 'a retry that waited under the dead owner keeps its attempt, its time and its place, uncharged',
       },
     ],
@@ -128,7 +128,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-crash.test.ts',
+        file: 'test/ordering-handover.test.ts',
         test: 'the first of each key is suspect; one that was marked for the third time is dead, and its key goes on',
       },
     ],
@@ -145,5 +145,90 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
       },
     ],
     guards: [{ file: 'test/ordering.test.ts', test: 'at its bound a partition waits, says so, and goes on' }],
+  },
+  {
+    name: 'hold-told-twice',
+    breaks: 'A retry in place that is told again counts again, and an old one overwrites a newer.',
+    promise: 'P9',
+    edits: [
+      {
+        file: 'src/redis/lua/settle.lua',
+        search: "if not kept or tonumber(string.match(kept, '^%d+:(%d+)')) < tonumber(move) then",
+        replacement: 'if true then',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/partition-lease.test.ts',
+        test: 'a retry in place counts once a turn, however often it is told; what ends it leaves nothing of it behind',
+      },
+    ],
+  },
+  {
+    name: 'suspects-passed-over',
+    breaks: 'Whoever dies before it charged the suspects of the one before it lets them off.',
+    promise: 'P12',
+    edits: [
+      {
+        file: TAKE,
+        search: "if charge == '' and owner ~= ARGV[1] then charge = owner end",
+        replacement: 'if owner ~= ARGV[1] then charge = owner end',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/partition-lease.test.ts',
+        test: 'who died before it charged the suspects of the one before it passes them on',
+      },
+    ],
+  },
+  {
+    name: 'charged-by-the-old',
+    breaks: 'Whoever lost the lease of a partition still charges its suspects.',
+    promise: 'P12',
+    edits: [
+      {
+        file: 'src/redis/lua/charge-suspects.lua',
+        search: "if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end\n",
+        replacement: '',
+      },
+    ],
+    guards: [{ file: 'test/partition-lease.test.ts', test: 'who has lost the lease charges nobody' }],
+  },
+  {
+    name: 'handed-over-undrained',
+    breaks: 'A partition is given back while commands of it are still running.',
+    promise: 'P13',
+    edits: [
+      {
+        file: 'src/runtime/ordered-stream.ts',
+        search: '      .then(() => owned.settled())\n',
+        replacement: '',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering-handover.test.ts',
+        test: 'a partition that is asked for changes hands only when what runs in it has ended',
+      },
+    ],
+  },
+  {
+    name: 'ordered-loss-in-silence',
+    breaks: 'What is gone of the entries of an ordered partition is not told as lost.',
+    promise: 'P15',
+    edits: [
+      {
+        file: 'src/runtime/ordered-stream.ts',
+        search: 'if (taken.gone.length > 0) {',
+        replacement: 'if (taken.gone.length < 0) {',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/ordering-handover.test.ts',
+        test: 'a pending entry whose body is gone when the partition changes hands is an alarm and a lost command',
+      },
+    ],
   },
 ]

@@ -1,4 +1,4 @@
-/** Mutants of reading and recovering: what a reader does after a broken connection, who is dead, and who is charged for it. */
+/** Mutants of recovering: who is dead, what is taken over from whom, and who is charged for a crash. */
 import type { Mutant } from './mutant.ts'
 
 const FETCHER = 'src/runtime/fetcher.ts'
@@ -6,107 +6,6 @@ const VERDICT = 'src/policies/death-verdict.ts'
 const TAKEOVER = 'src/redis/lua/takeover.lua'
 
 export const RECOVERING_MUTANTS: readonly Mutant[] = [
-  {
-    name: 'no-pending-reread',
-    breaks:
-      'After a broken connection a reader asks for new entries without looking through its own pending list.',
-    promise: 'P11',
-    edits: [
-      {
-        file: FETCHER,
-        search: 'if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()',
-        replacement: '',
-      },
-    ],
-    guards: [
-      {
-        file: 'test/reader-faults.test.ts',
-        test: 'entries whose answer got lost are in the own pending list, and are found there after the connection broke',
-      },
-    ],
-  },
-  {
-    name: 'no-client-kill',
-    breaks:
-      'A reader that reconnects leaves its old connection alive on the server, which goes on handing it entries.',
-    promise: 'P11',
-    edits: [{ file: FETCHER, search: 'await killConnection(command, last.id)', replacement: '{}' }],
-    guards: [
-      {
-        file: 'test/reader-faults.test.ts',
-        test: 'a connection that only this side has lost is ended before the next read: the server hands it nothing',
-      },
-    ],
-  },
-  {
-    name: 'read-again-in-hand',
-    breaks: 'What the own pending list shows is run although it is in hand already.',
-    promise: 'P3',
-    edits: [
-      { file: FETCHER, search: '!inFlight.has(inFlightKey(source, id))', replacement: 'id !== undefined' },
-      { file: 'src/runtime/in-flight.ts', search: 'if (this.has(key)) return false', replacement: '' },
-    ],
-    guards: [
-      {
-        file: 'test/reader-faults.test.ts',
-        test: 'what is in hand does not run again when the own pending list is read',
-      },
-    ],
-  },
-  {
-    name: 'resend-on',
-    breaks: 'The client sends what was under way once more after a reconnect.',
-    promise: 'P4',
-    edits: [
-      {
-        file: 'src/redis/connection.ts',
-        search: 'autoResendUnfulfilledCommands: false',
-        replacement: 'autoResendUnfulfilledCommands: true',
-      },
-      {
-        file: 'src/redis/connection.ts',
-        search: 'maxRetriesPerRequest: 0',
-        replacement: 'maxRetriesPerRequest: null',
-      },
-    ],
-    guards: [
-      {
-        file: 'test/reader-faults.test.ts',
-        test: 'a write that was under way when its connection died is not sent again behind the back of who wrote it',
-      },
-    ],
-  },
-  {
-    name: 'kill-by-number-alone',
-    breaks:
-      'After a restart of the server a reader ends the connection that has the number of its old one now.',
-    promise: 'P3',
-    edits: [{ file: FETCHER, search: 'last.runId === present.runId', replacement: "last.runId !== ''" }],
-    guards: [
-      {
-        file: 'test/regressions.test.ts',
-        test: "after a restart of Redis a worker ends nobody else's connection",
-      },
-    ],
-  },
-  {
-    name: 'loss-in-silence',
-    breaks: 'A pending entry whose body is gone is left where it is, without an alarm.',
-    promise: 'P15',
-    edits: [
-      {
-        file: FETCHER,
-        search: 'if (whole.length < entries.length)',
-        replacement: 'if (whole.length > entries.length)',
-      },
-    ],
-    guards: [
-      {
-        file: 'test/reader-faults.test.ts',
-        test: 'a pending entry whose body is gone is an alarm and a lost command, whoever finds it',
-      },
-    ],
-  },
   {
     name: 'takeover-loss-in-silence',
     breaks: 'What is gone of the entries of a dead worker is not told as lost.',
@@ -126,20 +25,32 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: 'room-ignored',
-    breaks: 'A reader asks for as many entries as one read may bring, however many are in hand.',
-    promise: 'P10',
+    name: 'level-lost-with-answer',
+    breaks: 'The crash level of a command is lost with the answer of the take-over that charged it.',
+    promise: 'P12',
+    edits: [{ file: FETCHER, search: 'level: levels[i] ?? 0', replacement: 'level: 0' }],
+    guards: [
+      {
+        file: 'test/takeover.test.ts',
+        test: 'the crash level of what was taken over holds also when the answer of the take-over was lost',
+      },
+    ],
+  },
+  {
+    name: 'hands-back-others',
+    breaks: 'A worker that stops hands back entries that another one has taken over meanwhile.',
+    promise: 'P3',
     edits: [
       {
-        file: FETCHER,
-        search: 'Math.min(readCountMax, Math.floor(inFlight.room / this.#sources.length))',
-        replacement: 'readCountMax',
+        file: 'src/redis/lua/release.lua',
+        search: 'if pending[1] and pending[1][2] == ARGV[2] then',
+        replacement: 'if pending[1] then',
       },
     ],
     guards: [
       {
-        file: 'test/regressions.test.ts',
-        test: 'the bytes in hand stay near their bound when entries are large',
+        file: 'test/takeover.test.ts',
+        test: 'a worker hands back only what is still its own, and leaves no heartbeat when it leaves',
       },
     ],
   },
@@ -345,24 +256,6 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
       {
         file: 'test/worker.test.ts',
         test: 'a consumer is removed only when it holds nothing and its heartbeat has not moved',
-      },
-    ],
-  },
-  {
-    name: 'regrouped-at-the-end',
-    breaks: 'A group that vanished is made again behind the last entry: what waited is never delivered.',
-    promise: 'P15',
-    edits: [
-      {
-        file: 'src/redis/lua/ensure-group.lua',
-        search: "floor and before(floor) or '0'",
-        replacement: "'$'",
-      },
-    ],
-    guards: [
-      {
-        file: 'test/regressions.test.ts',
-        test: 'a group that vanished is made again so that the entry which pinned the stream is delivered',
       },
     ],
   },

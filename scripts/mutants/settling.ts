@@ -165,6 +165,24 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'retry-among-fresh',
+    breaks: 'A command that failed before runs in batches with fresh ones.',
+    promise: 'P3',
+    edits: [
+      {
+        file: 'src/runtime/dispatcher.ts',
+        search: 'const fresh = run.trail.attempts === 0',
+        replacement: 'const fresh = run.trail.attempts >= 0',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/worker.test.ts',
+        test: 'a command that failed before runs with its like, never in a fresh batch',
+      },
+    ],
+  },
+  {
     name: 'stale-decision',
     breaks: 'A decision on an aggregate counts although somebody else has changed it meanwhile.',
     promise: 'P4',

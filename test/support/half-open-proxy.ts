@@ -4,13 +4,19 @@ import { join } from 'node:path'
 import { RedisLinks } from '../../src/redis/connection.ts'
 import type { TestRedis } from './redis-server.ts'
 
+interface Pair {
+  readonly client: Socket
+  readonly server: Socket
+  isReader: boolean
+  isMute: boolean
+}
+
 export class HalfOpenProxy implements AsyncDisposable {
   readonly redis: TestRedis
   /** Connections by this way; readers block this long. */
   readonly links: RedisLinks
   readonly #server: Server
-  readonly #pairs = new Set<{ readonly client: Socket; readonly server: Socket }>()
-  #mute = false
+  readonly #pairs = new Set<Pair>()
 
   private constructor(redis: TestRedis, server: Server, path: string, blockMs: number) {
     this.redis = redis
@@ -33,12 +39,16 @@ export class HalfOpenProxy implements AsyncDisposable {
 
   /** From now on what the server answers on the connections that there are is thrown away. */
   muteAnswers(): void {
-    this.#mute = true
+    for (const pair of this.#pairs) pair.isMute = true
+  }
+
+  /** The same for readers alone: a connection that is open on both sides, and dead. */
+  muteReaders(): void {
+    for (const pair of this.#pairs) if (pair.isReader) pair.isMute = true
   }
 
   /** Every client loses its connection; the server is not told. New connections are whole. */
   loseClients(): void {
-    this.#mute = false
     for (const { client } of this.#pairs) client.destroy()
   }
 
@@ -55,11 +65,14 @@ export class HalfOpenProxy implements AsyncDisposable {
 
   #join(client: Socket): void {
     const server = connect(this.redis.url.slice('unix://'.length))
-    const pair = { client, server }
+    const pair: Pair = { client, server, isReader: false, isMute: false }
     this.#pairs.add(pair)
-    client.on('data', (bytes) => server.write(bytes))
+    client.on('data', (bytes) => {
+      if (!pair.isReader) pair.isReader = bytes.toString('latin1').toLowerCase().includes('xreadgroup')
+      server.write(bytes)
+    })
     server.on('data', (bytes) => {
-      if (!this.#mute && !client.destroyed) client.write(bytes)
+      if (!pair.isMute && !client.destroyed) client.write(bytes)
     })
     client.on('error', () => undefined)
     server.on('error', () => undefined)

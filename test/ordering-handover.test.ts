@@ -1,12 +1,12 @@
-/** An ordered partition whose owner died: who is charged, what is dead, and what a retry still knows under the next owner. */
+/** An ordered partition that changes hands: who is charged for a crash, what a retry still knows, what a leaving owner finishes. */
 import { afterEach, beforeEach, expect, test } from 'bun:test'
 import { z } from 'zod'
-import { defineBatchHandler, defineCommand, defineStream, done } from '../src/index.ts'
+import { defineBatchHandler, defineCommand, defineHandler, defineStream, done } from '../src/index.ts'
 import { readNew } from '../src/redis/consumer-group.ts'
 import { packPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { leasedMembership, type Membership } from '../src/redis/membership.ts'
-import { membersKey, readHeld, takePartition } from '../src/redis/partition-lease.ts'
+import { membersKey, readHeld, sampleLeases, takePartition } from '../src/redis/partition-lease.ts'
 import { settle } from '../src/redis/settlements.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
@@ -106,4 +106,59 @@ test('a retry that waited under the dead owner keeps its attempt, its time and i
   expect(calls[0]?.atMs).toBeGreaterThanOrEqual(held?.dueMs ?? Number.POSITIVE_INFINITY)
   expect(fleet.telemetry.of('entries.redelivered')).toEqual([])
   expect(await fleet.link.client.exists(keys.held, keys.crashes)).toBe(0)
+})
+
+test('a pending entry whose body is gone when the partition changes hands is an alarm and a lost command', async () => {
+  const fleet = await testFleet(redis, [line, Put, handle])
+  const payloads = [
+    { key: 'a', n: 0 },
+    { key: 'a', n: 1 },
+  ]
+  const { tokens } = await heldByDeadOwner(fleet, payloads)
+  const token = tokens.get('a0') ?? ''
+  await fleet.link.client.xdel(keys.commands, token.slice(1))
+  await using _worker = await fleet.worker()
+  await until('the other to run', async () => calls.length === 1 && (await pending(fleet)) === 0)
+  expect(calls.map(({ name }) => name)).toEqual(['a1'])
+  expect(fleet.telemetry.of('alarm.raised').map(({ alarm }) => alarm)).toEqual(['entries-lost'])
+  expect((await fleet.status({ stream: 'line', partition: 0, token })).state).toBe('lost')
+})
+
+test('a partition that is asked for changes hands only when what runs in it has ended', async () => {
+  const pair = defineStream({ name: 'pair', ordering: 'key', partitions: 2 })
+  const payload = z.object({ key: z.string() })
+  const Hold = defineCommand({ type: 'pair.hold', payload, stream: pair, key: ({ key }) => key })
+  const gate = Promise.withResolvers<void>()
+  const started: string[] = []
+  const hold = defineHandler(Hold, async ({ key }) => {
+    started.push(key)
+    await gate.promise
+    return done()
+  })
+  const fleet = await testFleet(redis, [pair, Hold, hold])
+  const both = [partitionKeys('pair', 0, 'key'), partitionKeys('pair', 1, 'key')]
+  const leases = async () => (await sampleLeases(fleet.link, both)).leases
+  await using first = await fleet.worker()
+  const isFirst = ({ owner }: { owner: string }): boolean => owner === first.consumer
+  await until('the first to own both', async () => (await leases()).every(isFirst))
+  const names = ['a', 'b', 'c', 'd', 'e', 'f']
+  await fleet.append(
+    Hold,
+    names.map((key) => ({ key })),
+  )
+  await until('all to run', () => started.length === names.length)
+  await using second = await fleet.worker()
+  await until('the second to ask', async () =>
+    (await leases()).some(({ wanted }) => wanted === second.consumer),
+  )
+  // Long enough for the owner to have seen it; should it not be, this test sees less.
+  await Bun.sleep(1000)
+  const held = (await leases()).every(isFirst)
+  gate.resolve()
+  expect(held).toBe(true)
+  await until('the second to own one', async () =>
+    (await leases()).some(({ owner }) => owner === second.consumer),
+  )
+  expect(started.sort()).toEqual(names)
+  expect(fleet.telemetry.of('settlements.refused')).toEqual([])
 })
