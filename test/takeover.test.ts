@@ -142,7 +142,7 @@ test('the crash level of what was taken over holds also when the answer of the t
     all.some(({ error }) => error.includes('on purpose')),
   )
   // The claimed entry is in the own pending list now, which is read after the next broken connection.
-  await fleet.link.client.client('KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
+  await fleet.link.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
   await fleet.link.whenReady(5000)
   await until('the command to end', async () => (await fleet.pending('main').catch(() => 1)) === 0)
   expect(runs).toBe(0)
