@@ -146,7 +146,7 @@ test('a key in retry holds up only its own later commands; a rejected one lets t
     [0, 1, 2].flatMap((n) => ['a', 'b', 'c'].map((key) => ({ key, n }))),
   )
   await using _worker = await fleet.worker()
-  await until('the others to pass', async () => (await fleet.events('line')).length === 6)
+  await until('the others to pass', async () => (await fleet.events('line')).length >= 6)
   expect(seen.filter((name) => name.startsWith('b'))).toEqual(['b0', 'b1', 'b2'])
   expect(seen).not.toContain('a2')
   const [retrying, waiting, rejected] = [all[3], all[6], all[2]]
@@ -221,7 +221,7 @@ test('at its bound a partition waits, says so, and goes on', async () => {
   )
   await fleet.append(Put, [{ key: 'b', n: 0 }])
   await using _worker = await fleet.worker()
-  await fleet.telemetry.until('partition.filled')
+  await fleet.telemetry.until('partition.filled', undefined, 5000)
   const [group] = (await fleet.link.client.xinfo('GROUPS', LINE.commands)) as unknown[][]
   expect(Number(group?.[group.indexOf('pending') + 1])).toBeLessThanOrEqual(101)
   expect(handled.has('b0')).toBe(false)
