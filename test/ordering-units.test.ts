@@ -48,6 +48,7 @@ function stubDesk(
     forget: () => undefined,
     mark: async () => await parts.mark?.(),
     unmark: async () => parts.unmark?.(),
+    isOurs: () => true,
   }
   const entry = {
     ...{ type: 'line.put', version: 1, atMs: 0, key: 'a', trace: undefined, tickMs: undefined },

@@ -228,6 +228,8 @@ test('at its bound a partition waits, says so, and goes on', async () => {
   open = true
   await until('all to be done', () => handled.size === 301)
   await fleet.telemetry.until('partition.freed')
+  // Single commands that came and went at the bound are not told one by one.
+  expect(fleet.telemetry.of('partition.filled').length).toBeLessThan(60)
 })
 
 test('who has lost the lease settles nothing: its answer is refused and counted, the new owner runs the command', async () => {
@@ -289,6 +291,42 @@ test('a vanished stream is taken again, with an alarm, under an epoch that was n
   await fleet.telemetry.until('alarm.raised', (all) => all.some(({ alarm }) => alarm === 'group-vanished'))
   await fleet.append(Put, [{ key: 'a', n: 2 }])
   await until('the third', async () => (await fleet.events('line')).length === 2)
+})
+
+test('what was retried in place when its group, or its stream, vanished is told done or lost, and leaves nothing behind', async () => {
+  await using redis = await startTestRedis()
+  const attempts: number[] = []
+  let isOpen = false
+  const handle = defineHandler(
+    Put,
+    ({ attempt }) => {
+      attempts.push(attempt)
+      return isOpen ? done() : retry('closed', { delayMs: 60 })
+    },
+    { attemptsMax: 100 },
+  )
+  const fleet = await testFleet(redis, [line, Put, HasPut, handle])
+  const { client } = fleet.link
+  await using _worker = await fleet.worker()
+  const [first] = await fleet.append(Put, [{ key: 'a', n: 0 }])
+  if (first === undefined) throw new Error('no command')
+  const alarms = (name: string) => (all: { alarm: string }[]) => all.some(({ alarm }) => alarm === name)
+  await until('the third attempt', () => attempts.includes(3))
+  await client.xgroup('DESTROY', LINE.commands, `o${await client.hget(LINE.lease, 'epoch')}`)
+  await fleet.telemetry.until('alarm.raised', alarms('group-vanished'))
+  const before = Math.max(...attempts)
+  isOpen = true
+  await until('it to be done', async () => (await fleet.status(first)).state === 'done')
+  expect(attempts.at(-1)).toBeGreaterThanOrEqual(before)
+  expect(await client.exists(LINE.held)).toBe(0)
+  isOpen = false
+  const [second] = await fleet.append(Put, [{ key: 'a', n: 1 }])
+  if (second === undefined) throw new Error('no command')
+  await until('a retry', async () => (await fleet.status(second)).state === 'retrying')
+  await client.del(LINE.commands)
+  await fleet.telemetry.until('alarm.raised', alarms('entries-lost'))
+  expect((await fleet.status(second)).state).toBe('lost')
+  expect(await client.exists(LINE.held)).toBe(0)
 })
 
 function startWorker(redisUrl: string, ledger: string): Subprocess {

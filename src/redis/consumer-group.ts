@@ -127,7 +127,7 @@ export async function forgetGone(
 ): Promise<void> {
   const key = source === 'commands' ? keys.commands : keys.ready
   const isCommands = source === 'commands' ? '1' : '0'
-  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [group, isCommands, ...ids])
+  await link.run('forget-gone', [key, keys.records, keys.recordTimes, keys.held], [group, isCommands, ...ids])
 }
 
 export interface ConsumerView {

@@ -82,7 +82,7 @@ export async function takePartition(
 ): Promise<TakenPartition | undefined> {
   const reply = await link.run(
     'take-partition',
-    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes],
+    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes, keys.held],
     [me, seen.owner, seen.epoch, seen.beat],
   )
   if (isNothing(reply)) return undefined
@@ -114,6 +114,12 @@ export async function releasePartition(
 ): Promise<boolean> {
   const reply = await link.run('release-partition', [keys.lease], [consumer, epoch ?? ''])
   return replyNumber(reply) === 1
+}
+
+/** True while the partition is ours. */
+export async function holdsLease(link: RedisLink, { keys, consumer, epoch }: Membership): Promise<boolean> {
+  const seen = await link.use('the own lease', (client) => client.hmget(keys.lease, 'owner', 'epoch'))
+  return seen[0] === consumer && seen[1] === `${epoch}`
 }
 
 /** What a command that is retried in place has been through. */

@@ -21,9 +21,11 @@ export interface BatchEnvironment {
   readonly logger: Logger
   /** Aborted when the process drains and its time is up. */
   readonly abandonSignal: AbortSignal
+  /** Asked before each run; what it refuses is not decided. */
+  readonly isOurs: () => true | Promise<boolean>
 }
 
-/** Answers what was decided; what the end of a drain cut off is missing from it, and not charged. */
+/** Answers what was decided; what the end of a drain or of a lease cut off is missing from it, and not charged. */
 export async function runBatch(
   environment: BatchEnvironment,
   handler: HandlerDefinition,
@@ -42,6 +44,8 @@ async function runInto(
 ): Promise<void> {
   const { clock, telemetry, abandonSignal } = environment
   if (abandonSignal.aborted) return
+  const isOurs = environment.isOurs()
+  if (isOurs !== true && !(await isOurs)) return
   const startedMs = clock.monotonicMs()
   const { stream } = head(runs).scope
   const { type } = handler.command

@@ -132,6 +132,7 @@ export class Consumer extends Service implements HealthSource {
     const { consumer } = this
     const shared = { ...this.#setup, options: this.#options, dispatcher: this.#dispatcher, consumer }
     const { inFlightMax, inFlightBytesMax } = this.#options
+    const pauses = () => this.#heartbeat.pauses
     for (const stream of streams) {
       const scopeOf = (partition: number, epoch: number | undefined): RunScope => ({
         ...{ stream: stream.name, partition, epoch, ids, clock, partitionsOf },
@@ -139,7 +140,7 @@ export class Consumer extends Service implements HealthSource {
       if (stream.ordering === 'key') {
         const part = stream.partitions / total
         const bounds = { inFlightMax: inFlightMax * part, inFlightBytesMax: inFlightBytesMax * part }
-        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, ...bounds }))
+        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, pauses, ...bounds }))
         continue
       }
       for (let partition = 0; partition < stream.partitions; partition++) {

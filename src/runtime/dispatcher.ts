@@ -15,7 +15,7 @@ import { toCrashed } from './decisions.ts'
 import type { PartitionDesk } from './partition-desk.ts'
 import { CRASH_LEVEL_MAX, Suspects } from './suspects.ts'
 
-export interface DispatcherOptions extends Omit<BatchEnvironment, 'abandonSignal'> {
+export interface DispatcherOptions extends Omit<BatchEnvironment, 'abandonSignal' | 'isOurs'> {
   readonly handlers: ReadonlyMap<string, HandlerDefinition>
   /** Batches that run at once in this process, over all handlers. */
   readonly batchesMax: number
@@ -226,10 +226,18 @@ export class Dispatcher {
     handler: HandlerDefinition,
     runs: readonly CommandRun[],
   ): Promise<void> {
-    const environment: BatchEnvironment = { ...this.#options, abandonSignal: this.#abandon.signal }
+    const environment: BatchEnvironment = {
+      ...this.#options,
+      abandonSignal: this.#abandon.signal,
+      isOurs: () => desk.isOurs(),
+    }
     try {
       const decided = await runBatch(environment, handler, runs)
       if (decided.length > 0) desk.settler.push(decided)
+      // At the end of a drain they stay held instead, to be handed back.
+      if (decided.length === runs.length || this.#abandon.signal.aborted) return
+      const known = new Set(decided.map(({ run }) => run.ref))
+      for (const run of runs) if (!known.has(run.ref)) desk.forget(run)
     } catch (error) {
       // Not the handler's doing: the entries stay pending and are found again by re-reading the own pending list.
       this.#options.telemetry.emit('service.failed', { service: 'dispatcher', error: describeError(error) })

@@ -2,6 +2,7 @@
 import { MillraceError } from '../contracts/errors.ts'
 import type { Clock } from './clock.ts'
 import type { LeaseSighting, Sighting, WatchedPartition, WatchedStream } from './lookout.ts'
+import { PauseWatch } from './pause-watch.ts'
 import { Service } from './service.ts'
 
 /** What the thread is told. */
@@ -28,12 +29,14 @@ export interface HeartbeatOptions extends Omit<HeartbeatOrder, 'tick'> {
 }
 
 const TICK_EVERY_MS = 100
+const PAUSE_MIN_MS = 200
 const FIRST_BEAT_WAIT_MS = 10_000
 const STOP_WAIT_MS = 1000
 
 export class Heartbeat extends Service {
   readonly #options: HeartbeatOptions
   readonly #tick = new SharedArrayBuffer(4)
+  readonly #pauses: PauseWatch
   #worker: Worker | undefined
   #stopped: Promise<void> | undefined
   #ticking: Promise<void> | undefined
@@ -41,6 +44,12 @@ export class Heartbeat extends Service {
   constructor(options: HeartbeatOptions) {
     super('heartbeat')
     this.#options = options
+    this.#pauses = new PauseWatch(options.clock, Math.max(PAUSE_MIN_MS, options.lookEveryMs))
+  }
+
+  /** How often this process has stood still for longer than others wait between two looks. */
+  get pauses(): number {
+    return this.#pauses.count
   }
 
   protected override async onStart(): Promise<void> {
@@ -98,6 +107,7 @@ export class Heartbeat extends Service {
     const tick = new Int32Array(this.#tick)
     while (!this.stopSignal.aborted) {
       Atomics.add(tick, 0, 1)
+      this.#pauses.tick()
       await this.#options.clock.sleep(TICK_EVERY_MS, this.stopSignal)
     }
   }

@@ -24,6 +24,7 @@ import { leasedMembership, type Membership } from '../redis/membership.ts'
 import {
   chargeSuspects,
   type HeldCommand,
+  holdsLease,
   readHeld,
   readMarks,
   releasePartition,
@@ -59,6 +60,8 @@ export interface OrderedPartitionOptions {
   /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
   readonly inFlightMax: () => number
   readonly inFlightBytesMax: number
+  /** How often this process has stood still. */
+  readonly pauses: () => number
   /** Called once, when the lease turns out to be somebody else's. */
   readonly onLost: () => void
 }
@@ -77,6 +80,8 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
+/** Of a look at the own lease, while this process stands still again and again. */
+const ASK_ATTEMPTS_MAX = 5
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -97,6 +102,10 @@ export class OrderedPartition implements Holdings {
   /** Crash levels as they are charged; kept, because the marks are gone when the answer of the charge is lost. */
   #charges: ReadonlyMap<Item, number> | undefined
   #starting: CommandRun[] = []
+  /** Pauses of this process that the lease was seen to have outlived. */
+  #pausesSeen: number
+  #asking: Promise<boolean> | undefined
+  #isLost = false
   #isFull = false
   #isClosed = false
   #released: Promise<void> | undefined
@@ -117,7 +126,9 @@ export class OrderedPartition implements Holdings {
     this.#desk = new PartitionDesk({
       ...{ ...common, consumer, scope: options.scope, settler: this.#settler },
       onForget: (run) => this.#onForget(run),
+      isOurs: () => this.#isOurs(),
     })
+    this.#pausesSeen = options.pauses()
     this.#reader = links.open('reader')
     this.#fetcher = new Fetcher({
       ...{ reader: this.#reader, command, membership: this.#membership, clock, telemetry, inFlight: this },
@@ -219,6 +230,7 @@ export class OrderedPartition implements Holdings {
 
   /** The lease is somebody else's. */
   #lose(): void {
+    this.#isLost = true
     if (this.#isClosed) {
       this.#settler.fence()
       return
@@ -229,6 +241,30 @@ export class OrderedPartition implements Holdings {
     this.#settler.fence()
     void this.stopReading().finally(() => links.close(this.#reader))
     onLost()
+  }
+
+  /** After a pause of this process nothing starts before the lease was seen again: its next owner may be far ahead. */
+  #isOurs(): true | Promise<boolean> {
+    if (this.#isLost) return Promise.resolve(false)
+    if (this.#options.pauses() === this.#pausesSeen) return true
+    this.#asking ??= this.#askForLease().finally(() => {
+      this.#asking = undefined
+    })
+    return this.#asking
+  }
+
+  async #askForLease(): Promise<boolean> {
+    const { command, pauses } = this.#options
+    for (let attempt = 1; attempt <= ASK_ATTEMPTS_MAX; attempt++) {
+      const before = pauses()
+      const isHeld = await holdsLease(command, this.#membership).catch(() => undefined)
+      if (isHeld === false) this.#lose()
+      if (isHeld !== true) return false
+      if (pauses() !== before) continue
+      this.#pausesSeen = before
+      return true
+    }
+    return false
   }
 
   // ── entries ──
@@ -291,7 +327,8 @@ export class OrderedPartition implements Holdings {
     }
     this.#loading = undefined
     this.#charges = undefined
-    this.#held = new Map()
+    // What was pending in a group that vanished comes as new, and is known by this alone.
+    if (taken.state !== 'lost') this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
       // The last owner did not know its type; perhaps this one does.
@@ -382,7 +419,9 @@ export class OrderedPartition implements Holdings {
   }
 
   #watchRoom(): void {
-    const isFull = this.#inFlight.room < 1
+    const { room, count } = this.#inFlight
+    // Told as freed only when a twentieth is: at the bound a single command makes room again and again.
+    const isFull = this.#isFull ? room * 20 < count : room < 1
     if (isFull === this.#isFull) return
     this.#isFull = isFull
     const { stream, partition } = this.#options.keys

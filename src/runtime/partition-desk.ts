@@ -24,6 +24,8 @@ export interface PartitionDeskOptions {
   readonly telemetry: Telemetry
   /** Called for a run that is given up without being settled. */
   readonly onForget: (run: CommandRun) => void
+  /** Whether the partition is still ours, as far as that can be known; asked before each run of a handler. */
+  readonly isOurs?: () => true | Promise<boolean>
 }
 
 export class PartitionDesk {
@@ -62,6 +64,11 @@ export class PartitionDesk {
     }
     const reason = `no handler for version ${run.version} here`
     this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
+  }
+
+  /** False when a handler must not start: somebody else has the partition, or nobody can tell. */
+  isOurs(): true | Promise<boolean> {
+    return this.#options.isOurs?.() ?? true
   }
 
   /** Gives up a run without settling it: the entry stays pending, and will run again. */
