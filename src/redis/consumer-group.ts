@@ -101,8 +101,12 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
   return entries
 }
 
+const DASH = 0x2d
+
 /** The field of an entry is its token, or `-` where the entry id tells it. */
 function tokenOf(source: Source, entryId: string, field: unknown): string {
+  // Nearly always `-`: one byte is compared, and no text is made of it.
+  if (Buffer.isBuffer(field) && field.length === 1 && field[0] === DASH) return `e${entryId}`
   const name = isNothing(field) ? '' : replyText(field)
   return name === '-' || (name === '' && source === 'commands') ? `e${entryId}` : name
 }
