@@ -34,6 +34,8 @@ export interface ConnectionOptions {
   /** How long a reader blocks; its socket may stay silent 2 s longer. */
   readonly blockMs: number
   readonly commandTimeoutMs: number
+  /** Opens the client of a link; a test may put another in its place. */
+  readonly dial?: (options: RedisOptions) => Redis
 }
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
@@ -57,7 +59,8 @@ export class RedisLink {
 
   constructor(role: ConnectionRole, options: ConnectionOptions) {
     this.role = role
-    this.client = new Redis(clientOptions(role, options))
+    const { dial = (chosen: RedisOptions) => new Redis(chosen) } = options
+    this.client = dial(clientOptions(role, options))
     this.client.on('error', () => undefined)
     this.client.on('close', () => {
       this.#failInFlight()

@@ -16,7 +16,7 @@ import { partitionKeys } from '../redis/keys.ts'
 import type { Clock } from './clock.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
 import { Dispatcher } from './dispatcher.ts'
-import { Heartbeat } from './heartbeat.ts'
+import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts'
 import type { Sighting } from './lookout.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
 import { Service } from './service.ts'
@@ -32,6 +32,10 @@ export interface ConsumerSetup {
   readonly telemetry: Telemetry
   readonly logger: Logger
   readonly options?: Partial<ConsumerOptions>
+  /** The consumer's name, unique to this incarnation. Default 96 random bits. */
+  readonly name?: string
+  /** Makes the heartbeat. Default: a thread of its own. */
+  readonly makeHeartbeat?: (options: HeartbeatOptions) => Service
 }
 
 export class Consumer extends Service implements HealthSource {
@@ -41,14 +45,15 @@ export class Consumer extends Service implements HealthSource {
   readonly #options: ConsumerOptions
   readonly #dispatcher: Dispatcher
   readonly #partitions: PartitionConsumer[] = []
-  readonly #heartbeat: Heartbeat
+  readonly #heartbeat: Service
 
   constructor(setup: ConsumerSetup) {
     super('consumer')
     this.#setup = setup
     this.#options = resolveConsumerOptions(setup.options ?? {})
-    this.consumer = `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
+    this.consumer = setup.name ?? `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
     const { clock, telemetry, logger, handlers, links } = setup
+    const { makeHeartbeat = (chosen: HeartbeatOptions) => new Heartbeat(chosen) } = setup
     this.#dispatcher = new Dispatcher({
       clock,
       telemetry,
@@ -58,7 +63,7 @@ export class Consumer extends Service implements HealthSource {
     })
     this.#assemble()
     const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
-    this.#heartbeat = new Heartbeat({
+    this.#heartbeat = makeHeartbeat({
       clock,
       url: links.options.address.url,
       partitions: this.#partitions.map(({ desk }) => ({
