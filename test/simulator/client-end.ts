@@ -120,7 +120,9 @@ export class ClientEnd extends EventEmitter implements WireEnd {
         this.status = 'ready'
         this.emit('ready')
       },
-      () => undefined,
+      () => {
+        if (this.#wire === wire) this.disconnect(true)
+      },
     )
   }
 

@@ -29,10 +29,23 @@ export function fault(text: string): RedisFault {
 
 const ASCII = /^[\x20-\x7e]*$/
 
+/** Sources of scripts: the same long texts again and again. */
+const LONG = 500
+const longTexts = new Map<string, string>()
+
+function longToBytes(text: string): string {
+  const known = longTexts.get(text)
+  if (known !== undefined) return known
+  const bytes = Buffer.from(text, 'utf8').toString('latin1')
+  if (longTexts.size < 1000) longTexts.set(text, bytes)
+  return bytes
+}
+
 /** What a client sends, as bytes. */
 export function toBytes(argument: string | Buffer | number): string {
   if (typeof argument === 'number') return String(argument)
   if (typeof argument === 'string') {
+    if (argument.length > LONG) return longToBytes(argument)
     return ASCII.test(argument) ? argument : Buffer.from(argument, 'utf8').toString('latin1')
   }
   return argument.toString('latin1')

@@ -1,6 +1,5 @@
 /**
- * What a simulated fleet does: two streams, follow-ups from one to the other, delayed commands, two schedules, two
- * projections. What becomes of each command is decided beforehand from its number, so the ledger knows what to expect.
+ * What a simulated fleet does: follow-ups from one partition to another, delayed commands, two schedules, two projections. What becomes of each command is decided beforehand from its number, so the ledger knows what to expect.
  */
 import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { defineCommand } from '../../src/contracts/command.ts'
@@ -19,8 +18,7 @@ function anything<Shape>(): StandardSchemaV1<Shape, Shape> {
 }
 
 export const ORDERS = defineStream({ name: 'orders', partitions: 2 })
-export const BILLS = defineStream({ name: 'bills', partitions: 1 })
-export const STREAMS = [ORDERS, BILLS]
+export const STREAMS = [ORDERS]
 
 interface Numbered {
   readonly n: number
@@ -41,13 +39,18 @@ const remindOrder = defineCommand({
   stream: ORDERS,
   key: ({ key }) => key,
 })
-const sendBill = defineCommand({ type: 'bill.send', payload: anything<Numbered>(), stream: BILLS })
+const sendBill = defineCommand({
+  type: 'bill.send',
+  payload: anything<Keyed>(),
+  stream: ORDERS,
+  key: ({ key }) => key,
+})
 const pulse = defineCommand({ type: 'pulse.take', payload: anything<object>(), stream: ORDERS })
-const survey = defineCommand({ type: 'survey.take', payload: anything<object>(), stream: BILLS })
+const survey = defineCommand({ type: 'survey.take', payload: anything<object>(), stream: ORDERS })
 
 export const placed = defineEvent({ type: 'order.placed', payload: anything<Keyed>() })
 export const reminded = defineEvent({ type: 'order.reminded', payload: anything<Numbered>() })
-export const billed = defineEvent({ type: 'bill.sent', payload: anything<Numbered>() })
+export const billed = defineEvent({ type: 'bill.sent', payload: anything<Keyed>() })
 export const pulsed = defineEvent({ type: 'pulse.taken', payload: anything<{ readonly tickMs: number }>() })
 export const surveyed = defineEvent({ type: 'survey.taken', payload: anything<{ readonly tickMs: number }>() })
 
@@ -75,11 +78,11 @@ export const byKey = defineProjection<Tally>({
 )
 export const bills = defineProjection<Tally>({
   name: 'bills',
-  stream: BILLS,
+  stream: ORDERS,
   initial: () => ({ count: 0, trail: 0 }),
 }).on(
   billed,
-  () => 'all',
+  ({ payload }) => payload.key,
   (view, { payload }) => tally(view, payload.n),
 )
 
@@ -161,7 +164,7 @@ export function scenarioCatalogue(world: HandlerWorld, options: ScenarioOptions)
     ),
     defineBatchHandler(
       sendBill,
-      effect('bill', (command) => command.emit(billed, { n: (command.payload as Numbered).n })),
+      effect('bill', (command) => command.emit(billed, command.payload as Keyed)),
       limits,
     ),
     defineBatchHandler(
@@ -194,7 +197,7 @@ function placeOne(command: HandledCommand<Keyed>, plan: Plan | undefined): Outco
   if (plan.kind === 'exhaust') return retry('exhausted as planned', { delayMs: 30 })
   if (command.attempt <= plan.retries) return retry('retried as planned', { delayMs: 20 + (n % 5) * 40 })
   command.emit(placed, { n, key })
-  if (plan.follows) command.send(sendBill, { n })
+  if (plan.follows) command.send(sendBill, { n, key: `b${n % 5}` })
   if (plan.remindMs >= 0) command.send(remindOrder, { n, key: `k${(n + 1) % KEYS}` }, { delayMs: plan.remindMs })
   return done()
 }

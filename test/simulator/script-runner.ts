@@ -12,8 +12,11 @@ export interface LoadedScript {
 }
 
 const loaded = new Map<string, LoadedScript>()
+const bySource = new Map<string, LoadedScript>()
 
 export function loadScript(source: string): LoadedScript {
+  const known = bySource.get(source)
+  if (known !== undefined) return known
   const digest = new Bun.CryptoHasher('sha1').update(Buffer.from(source, 'latin1')).digest('hex')
   let script = loaded.get(digest)
   if (script === undefined) {
@@ -26,6 +29,7 @@ export function loadScript(source: string): LoadedScript {
     }
     loaded.set(digest, script)
   }
+  bySource.set(source, script)
   return script
 }
 

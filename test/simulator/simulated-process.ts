@@ -87,7 +87,7 @@ export class SimulatedProcess {
     const ids = await joinFleet(command, catalogue.streams.values())
     const links = this.#links
     const shared = { links, command, catalogue, ids, clock, telemetry, logger: SILENT_LOGGER }
-    await this.#run(new ProjectorSet(shared))
+    await this.#run(new ProjectorSet({ ...shared, options: { hotViewsMax: 300 } }))
     const makeHeartbeat = (heartbeat: HeartbeatOptions) => this.#heartbeat(heartbeat)
     await this.#run(new Consumer({ ...shared, handlers: plainHandlers(catalogue), name, options, makeHeartbeat }))
     await this.#run(new CronScheduler({ command, catalogue, clock, telemetry }))

@@ -130,7 +130,7 @@ function pendingOf(redis: Keyspace, [key = '', name = '', ...rest]: readonly str
       compareIds(entry.id, start) >= 0 &&
       compareIds(entry.id, end) <= 0 &&
       (consumer === undefined || entry.consumer.name === consumer) &&
-      now - entry.deliveredMs >= idleMinMs,
+      (idleMinMs === 0 || now - entry.deliveredMs >= idleMinMs),
   )
   return found
     .slice(0, countMax)
