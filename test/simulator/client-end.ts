@@ -11,7 +11,7 @@ import type { Strand } from './virtual-time.ts'
 
 interface Sent {
   readonly asBuffers: boolean
-  readonly name: string
+  readonly isHash: boolean
   readonly sentMs: number
   isOver: boolean
   resolve(value: unknown): void
@@ -62,8 +62,8 @@ export class ClientEnd extends EventEmitter implements WireEnd {
   /** One request; rejects at once when it can't be sent. */
   request(name: string, args: readonly (Argument | readonly Argument[])[], asBuffers: boolean): Promise<unknown> {
     if (this.status !== 'ready' || this.#wire === undefined) return Promise.reject(new Error(NOT_CONNECTED))
-    const words = [name, ...args.flat().map(toBytes)]
-    return this.#send(words, asBuffers)
+    const words = [name.toUpperCase(), ...args.flat().map(toBytes)]
+    return this.#send(words, asBuffers, name === 'hgetall')
   }
 
   onReply(reply: Reply): void {
@@ -74,7 +74,10 @@ export class ClientEnd extends EventEmitter implements WireEnd {
     if (sent === undefined || sent.isOver) return
     sent.isOver = true
     if (reply instanceof RedisFault) sent.reject(new Error(reply.message))
-    else sent.resolve(shaped(sent.name, fromBytes(reply, sent.asBuffers)))
+    else {
+      const value = fromBytes(reply, sent.asBuffers)
+      sent.resolve(sent.isHash && Array.isArray(value) ? toHash(value) : value)
+    }
   }
 
   onClosed(): void {
@@ -126,10 +129,10 @@ export class ClientEnd extends EventEmitter implements WireEnd {
     )
   }
 
-  #send(words: readonly string[], asBuffers: boolean): Promise<unknown> {
+  #send(words: readonly string[], asBuffers: boolean, isHash = false): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const { nowMs } = this.#network.time
-      this.#sent.push({ asBuffers, name: words[0] ?? '', sentMs: nowMs, isOver: false, resolve, reject })
+      this.#sent.push({ asBuffers, isHash, sentMs: nowMs, isOver: false, resolve, reject })
       this.#watchCommands()
       this.#watchSocket()
       this.#wire?.send(words)
@@ -174,9 +177,8 @@ export class ClientEnd extends EventEmitter implements WireEnd {
   }
 }
 
-/** ioredis makes an object of a hash. */
-function shaped(name: string, reply: unknown): unknown {
-  if (name !== 'HGETALL' || !Array.isArray(reply)) return reply
+/** ioredis makes an object of what `hgetall` answers, and of nothing else. */
+function toHash(reply: readonly unknown[]): Record<string, unknown> {
   const fields: Record<string, unknown> = {}
   for (let i = 0; i + 1 < reply.length; i += 2) fields[String(reply[i])] = reply[i + 1]
   return fields
@@ -193,7 +195,7 @@ export function asRedis(end: ClientEnd): Redis {
       return (command: string, ...args: (Argument | Argument[])[]) =>
         end.request(command.toUpperCase(), args, name === 'callBuffer')
     }
-    const command = name.replace(/Buffer$/, '').toUpperCase()
+    const command = name.replace(/Buffer$/, '')
     return (...args: (Argument | Argument[])[]) => end.request(command, args, name.endsWith('Buffer'))
   }
   const proxy = new Proxy(end, {

@@ -16,6 +16,7 @@ export const FAULT_KINDS = [
   'connection-cut',
   'connection-half-open',
   'connection-stalled',
+  'heartbeat-stalled',
   'redis-restarted',
   'redis-rolled-back',
   'redis-paused',
@@ -36,7 +37,7 @@ export const DEADLY: ReadonlySet<FaultKind> = new Set([
   'process-killed',
   'process-vanished',
   'process-paused',
-  'process-terminated',
+  'heartbeat-stalled',
 ])
 
 /** Requests that are worth a fault of their own; '' is any. */
@@ -144,6 +145,8 @@ export class Faults {
         return this.#onWire((wire) => wire.halfOpen())
       case 'connection-stalled':
         return this.#onWire((wire) => wire.stall(chance.between(50, 3500)))
+      case 'heartbeat-stalled':
+        return this.#onWire((wire) => wire.stall(chance.between(500, 3500)), true)
       case 'redis-restarted':
         if (!network.isUp) return undefined
         return this.#for(chance.between(20, 1500), (ms) => network.restart(ms, () => undefined))
@@ -190,9 +193,11 @@ export class Faults {
     this.#ground.replaceLater(process)
   }
 
-  #onWire(work: (wire: Wire) => void): string | undefined {
+  #onWire(work: (wire: Wire) => void, isBeat = false): string | undefined {
     const { network, chance } = this.#ground
-    const wires = [...network.wires].filter((wire) => wire.isWhole && !wire.strand.isDead)
+    const wires = [...network.wires].filter(
+      (wire) => wire.isWhole && !wire.strand.isDead && wire.label.includes('-beat ') === isBeat,
+    )
     if (wires.length === 0) return undefined
     const wire = chance.pick(wires)
     work(wire)

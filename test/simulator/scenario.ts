@@ -8,7 +8,7 @@ import { defineBatchHandler, type HandledCommand } from '../../src/contracts/han
 import { done, type Outcome, reject, retry } from '../../src/contracts/outcome.ts'
 import { defineProjection } from '../../src/contracts/projection.ts'
 import { defineSchedule } from '../../src/contracts/schedule.ts'
-import { defineStream } from '../../src/contracts/stream.ts'
+import { defineStream, type Ordering } from '../../src/contracts/stream.ts'
 import { buildCatalogue, type Catalogue } from '../../src/policies/catalogue.ts'
 import type { Clock } from '../../src/runtime/clock.ts'
 import { Chance } from './chance.ts'
@@ -17,8 +17,8 @@ function anything<Shape>(): StandardSchemaV1<Shape, Shape> {
   return { '~standard': { version: 1, vendor: 'simulator', validate: (value) => ({ value: value as Shape }) } }
 }
 
-export const ORDERS = defineStream({ name: 'orders', partitions: 2 })
-export const STREAMS = [ORDERS]
+export const STREAM = 'orders'
+export const PARTITIONS = 2
 
 interface Numbered {
   readonly n: number
@@ -30,23 +30,23 @@ interface Keyed extends Numbered {
 export const placeOrder = defineCommand({
   type: 'order.place',
   payload: anything<Keyed>(),
-  stream: ORDERS,
+  stream: STREAM,
   key: ({ key }) => key,
 })
 const remindOrder = defineCommand({
   type: 'order.remind',
   payload: anything<Keyed>(),
-  stream: ORDERS,
+  stream: STREAM,
   key: ({ key }) => key,
 })
 const sendBill = defineCommand({
   type: 'bill.send',
   payload: anything<Keyed>(),
-  stream: ORDERS,
+  stream: STREAM,
   key: ({ key }) => key,
 })
-const pulse = defineCommand({ type: 'pulse.take', payload: anything<object>(), stream: ORDERS })
-const survey = defineCommand({ type: 'survey.take', payload: anything<object>(), stream: ORDERS })
+const pulse = defineCommand({ type: 'pulse.take', payload: anything<object>(), stream: STREAM, key: () => 'pulse' })
+const survey = defineCommand({ type: 'survey.take', payload: anything<object>(), stream: STREAM, key: () => 'survey' })
 
 export const placed = defineEvent({ type: 'order.placed', payload: anything<Keyed>() })
 export const reminded = defineEvent({ type: 'order.reminded', payload: anything<Numbered>() })
@@ -69,7 +69,7 @@ export function tally(view: Tally, n: number): Tally {
 
 export const byKey = defineProjection<Tally>({
   name: 'by-key',
-  stream: ORDERS,
+  stream: STREAM,
   initial: () => ({ count: 0, trail: 0 }),
 }).on(
   placed,
@@ -78,7 +78,7 @@ export const byKey = defineProjection<Tally>({
 )
 export const bills = defineProjection<Tally>({
   name: 'bills',
-  stream: ORDERS,
+  stream: STREAM,
   initial: () => ({ count: 0, trail: 0 }),
 }).on(
   billed,
@@ -128,29 +128,31 @@ export interface HandlerWorld {
   readonly clock: Clock
   planOf(n: number): Plan
   /** Each run of each command. */
-  onRun(what: string, n: number, attempt: number): void
+  onRun(what: string, n: number, command: HandledCommand): void
   /** Ends the process; never resolves. */
   crash(): Promise<never>
 }
 
 export interface ScenarioOptions {
+  readonly ordering: Ordering
   readonly batchCountMax: number
   readonly concurrencyMax: number
 }
 
 /** The definitions as one process has them. */
 export function scenarioCatalogue(world: HandlerWorld, options: ScenarioOptions): Catalogue {
-  const limits = { ...options, backoffBaseMs: 20, backoffMaxMs: 300, attemptsMax: ATTEMPTS_MAX }
+  const { ordering, ...sizes } = options
+  const limits = { ...sizes, backoffBaseMs: 20, backoffMaxMs: 300, attemptsMax: ATTEMPTS_MAX }
   const effect = (what: string, run: (command: HandledCommand<unknown>) => void) => {
     return (batch: readonly HandledCommand<unknown>[]): Outcome[] =>
       batch.map((command) => {
-        world.onRun(what, (command.payload as Partial<Numbered>).n ?? command.tickMs ?? 0, command.attempt)
+        world.onRun(what, (command.payload as Partial<Numbered>).n ?? command.tickMs ?? 0, command)
         run(command)
         return done()
       })
   }
   return buildCatalogue([
-    ...STREAMS,
+    defineStream({ name: STREAM, partitions: PARTITIONS, ordering }),
     ...[placeOrder, remindOrder, sendBill, pulse, survey],
     ...[placed, reminded, billed, pulsed, surveyed],
     ...[byKey, bills],
@@ -182,7 +184,7 @@ export function scenarioCatalogue(world: HandlerWorld, options: ScenarioOptions)
 
 async function placeAll(world: HandlerWorld, batch: readonly HandledCommand<Keyed>[]): Promise<Outcome[]> {
   const plans = batch.map(({ payload }) => world.planOf(payload.n))
-  for (const command of batch) world.onRun('place', command.payload.n, command.attempt)
+  for (const command of batch) world.onRun('place', command.payload.n, command)
   const durationMs = Math.max(...plans.map((plan) => plan.durationMs))
   if (durationMs > 0) await world.clock.sleep(durationMs)
   if (plans.some(({ kind }) => kind === 'poison')) await world.crash()

@@ -3,6 +3,7 @@
  * connections and a virtual clock. Its main loop and its heartbeat thread are two strands: a stalled loop freezes one, a paused
  * process both, and a kill drops everything that it had in hand.
  */
+import { describeError } from '../../src/contracts/errors.ts'
 import { SILENT_LOGGER } from '../../src/contracts/logger.ts'
 import type { Telemetry } from '../../src/contracts/telemetry.ts'
 import type { HandlerDefinition } from '../../src/contracts/handler.ts'
@@ -10,12 +11,13 @@ import { CronScheduler } from '../../src/cron/cron-scheduler.ts'
 import type { Catalogue } from '../../src/policies/catalogue.ts'
 import { ProjectorSet } from '../../src/projections/projector-set.ts'
 import { writeBeat } from '../../src/redis/consumer-group.ts'
+import type { RedisLink } from '../../src/redis/connection.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import { partitionKeys } from '../../src/redis/keys.ts'
-import { Consumer } from '../../src/runtime/consumer.ts'
+import { Consumer, type ConsumerHeartbeat } from '../../src/runtime/consumer.ts'
 import type { ConsumerOptions } from '../../src/runtime/consumer-options.ts'
 import type { HeartbeatOptions } from '../../src/runtime/heartbeat.ts'
-import { lookOut } from '../../src/runtime/lookout.ts'
+import { LEAVING, lookOut, lookOutForLeases } from '../../src/runtime/lookout.ts'
 import { Service } from '../../src/runtime/service.ts'
 import type { Chance } from './chance.ts'
 import type { Network } from './network.ts'
@@ -33,7 +35,7 @@ export interface ProcessParts {
   readonly options: Partial<ConsumerOptions>
   catalogueOf(process: SimulatedProcess): Catalogue
   /** The process ended by itself: it could not start, or it stopped as it was told to. */
-  onEnded(process: SimulatedProcess): void
+  onEnded(process: SimulatedProcess, why: string): void
 }
 
 const COMMAND_TIMEOUT_MS = 2000
@@ -72,9 +74,9 @@ export class SimulatedProcess {
   }
 
   launch(): void {
-    this.#start().catch(() => {
+    this.#start().catch((error: unknown) => {
       if (!this.#isStopping) this.kill(true)
-      this.#parts.onEnded(this)
+      this.#parts.onEnded(this, describeError(error))
     })
   }
 
@@ -98,7 +100,7 @@ export class SimulatedProcess {
     await service.start()
   }
 
-  #heartbeat(options: HeartbeatOptions): Service {
+  #heartbeat(options: HeartbeatOptions): ConsumerHeartbeat {
     const { network, blockMs } = this.#parts
     const links = new SimulatedLinks({
       network,
@@ -124,7 +126,7 @@ export class SimulatedProcess {
     stopped().then(
       () => {
         this.kill(true)
-        this.#parts.onEnded(this)
+        this.#parts.onEnded(this, 'stopped')
       },
       () => this.kill(true),
     )
@@ -156,6 +158,7 @@ class SimulatedHeartbeat extends Service {
   readonly #clock: VirtualClock
   readonly #toMain: (call: () => void) => void
   #ended: Promise<void> | undefined
+  #isLeaving = false
 
   constructor(
     options: HeartbeatOptions,
@@ -180,33 +183,45 @@ class SimulatedHeartbeat extends Service {
     await this.#ended
   }
 
+  announceLeaving(): void {
+    this.#isLeaving = true
+  }
+
   async #beat(onFirst: () => void): Promise<void> {
-    const { consumer, intervalMs, partitions, lookEveryMs, onSighting } = this.#options
-    const keys = partitions.map(({ stream, partition }) => partitionKeys(stream, partition).beats)
+    const { consumer, intervalMs, partitions, orderedStreams } = this.#options
+    const keys = [
+      ...partitions.map(({ stream, partition }) => partitionKeys(stream, partition).beats),
+      ...orderedStreams.map(({ stream }) => partitionKeys(stream, 0).beats),
+    ]
     const link = this.#links.open('command')
-    const clock = this.#clock
     let isFirst = true
     for (let count = 1; !this.stopSignal.aborted; count++) {
       try {
         await link.whenReady(intervalMs)
-        await writeBeat(link, keys, consumer, `${count}:0`)
+        await writeBeat(link, keys, consumer, `${count}:0${this.#isLeaving ? LEAVING : ''}`)
         if (isFirst) {
           isFirst = false
           onFirst()
-          for (const place of partitions) {
-            void lookOut(place, {
-              ...{ link, clock, consumer, lookEveryMs },
-              isStopped: () => this.stopSignal.aborted,
-              onSighting: (sighting) => this.#toMain(() => onSighting(sighting)),
-            })
-          }
+          this.#lookOut(link)
         }
       } catch {
         // As in the thread: try again at the next beat.
       }
-      await clock.sleep(intervalMs)
+      await this.#clock.sleep(intervalMs)
     }
     this.#links.closeAll()
+  }
+
+  #lookOut(link: RedisLink): void {
+    const { consumer, lookEveryMs, partitions, orderedStreams, onSighting, onLeases } = this.#options
+    const isStopped = () => this.stopSignal.aborted
+    const looking = { link, clock: this.#clock, consumer, lookEveryMs, isStopped }
+    for (const place of partitions) {
+      void lookOut(place, looking, (sighting) => this.#toMain(() => onSighting(sighting)))
+    }
+    for (const place of orderedStreams) {
+      void lookOutForLeases(place, looking, (sighting) => this.#toMain(() => onLeases(sighting)))
+    }
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Telemetry } from '../../src/contracts/telemetry.ts'
 import { errorCode } from '../../src/contracts/errors.ts'
+import type { HandledCommand } from '../../src/contracts/handler.ts'
 import { partitionOf } from '../../src/policies/partition.ts'
 import { appendKeyed, appendPlain, type NewCommand } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
@@ -12,11 +13,20 @@ import { FLEET_META_KEY, partitionKeys } from '../../src/redis/keys.ts'
 import { Chance } from './chance.ts'
 import { DEADLY, FAULT_KINDS, type FaultKind, Faults, requestName } from './faults.ts'
 import { BLOCKED, type Snapshot } from './keyspace.ts'
-import { Ledger, PARTITIONS, type SentOrder } from './ledger.ts'
+import { Ledger, type SentOrder } from './ledger.ts'
 import { MemoryRedis } from './memory-redis.ts'
 import { Network } from './network.ts'
+import { groupOf, keyOfEntry, sourcesOf } from './partition-state.ts'
 import { RedisFault, type Reply } from './redis-replies.ts'
-import { ORDERS, PULSE_MS, type Plan, placeOrder, planOf, SURVEY_MS, scenarioCatalogue } from './scenario.ts'
+import {
+  PARTITIONS,
+  type Plan,
+  placeOrder,
+  planOf,
+  STREAM,
+  type ScenarioOptions,
+  scenarioCatalogue,
+} from './scenario.ts'
 import { SimulatedLinks } from './simulated-links.ts'
 import { SimulatedProcess } from './simulated-process.ts'
 import { compareIds, parseId } from './stream-ids.ts'
@@ -47,9 +57,9 @@ export class Simulation {
   readonly #redis: MemoryRedis
   readonly #network: Network
   readonly #faults: Faults
-  readonly #ledger = new Ledger()
+  readonly #ledger: Ledger
   readonly #processes = new Set<SimulatedProcess>()
-  readonly #deadProcesses = new Set<string>()
+  readonly #failed = new Set<string>()
   readonly #pronouncedDead: string[] = []
   readonly #alarms: string[] = []
   readonly #wrong: string[] = []
@@ -77,6 +87,7 @@ export class Simulation {
     this.#orderCount = chance.whole(25, 50)
     this.#poisonous = chance.happens(0.12) ? chance.whole(0, this.#orderCount - 1) : -1
     this.#options = drawOptions(chance)
+    this.#ledger = new Ledger(this.#options.scenario.ordering)
     this.#redis = new MemoryRedis(() => EPOCH_MS + this.#time.nowMs + this.#clockStepMs)
     this.#network = new Network(this.#time, this.#redis, chance.fork(), {
       onExecuted: (label, words, reply) => this.#onExecuted(label, words, reply),
@@ -116,7 +127,7 @@ export class Simulation {
       steps: this.#time.steps,
       faults: this.#faults.counts,
       orders: this.#ledger.orders.size,
-      lost: 0,
+      lost: this.#loss === undefined ? 0 : this.#ledger.lost(this.#redis).length,
       virtualMs: this.#time.nowMs,
       hash: this.#hash,
       trace: this.#trace ?? [],
@@ -124,20 +135,15 @@ export class Simulation {
   }
 
   #judge(): void {
-    this.#wrong.push(
-      ...this.#ledger.judge(this.#redis, {
-        lossFromMs: this.#loss?.fromMs,
-        lossToMs: this.#loss?.toMs ?? 0,
-        clockWentBack: this.#clockWentBack,
-        clockStepped: this.#clockStepMs !== 0,
-        deadProcesses: this.#deadProcesses,
-        living: new Set([...this.#processes].map(({ name }) => name)),
-        mayBePronouncedDead: this.#faults.has(DEADLY) || this.#poisonous >= 0 || this.#deadProcesses.size > 0,
-        pronouncedDead: this.#pronouncedDead,
-        alarms: this.#alarms,
-        periods: { pulse: PULSE_MS, survey: SURVEY_MS },
-      }),
-    )
+    const facts = {
+      loss: this.#loss,
+      failed: this.#failed,
+      living: new Set([...this.#processes].map(({ name }) => name)),
+      mayBePronouncedDead: this.#faults.has(DEADLY) || this.#poisonous >= 0,
+      pronouncedDead: this.#pronouncedDead,
+      alarms: this.#alarms,
+    }
+    this.#wrong.push(...this.#ledger.judge(this.#redis, facts))
   }
 
   // Processes
@@ -157,12 +163,15 @@ export class Simulation {
           {
             clock: own.clock,
             planOf: (n) => this.#planOf(n),
-            onRun: (what, n, attempt) => this.#onRun(own, what, n, attempt),
+            onRun: (what, n, command) => this.#onRun(own, what, n, command),
             crash: () => this.#crash(own),
           },
           this.#options.scenario,
         ),
-      onEnded: (own) => this.#replaceLater(own),
+      onEnded: (own, why) => {
+        this.#note(`${own.name} ended: ${why}`)
+        this.#replaceLater(own)
+      },
     })
     this.#processes.add(process)
     this.#note(`${process.name} starts`)
@@ -173,8 +182,10 @@ export class Simulation {
     return planOf(this.#seed, n, this.#poisonous)
   }
 
-  #onRun(process: SimulatedProcess, what: string, n: number, attempt: number): void {
-    this.#ledger.runs.push({ what, n, attempt, process: process.name, atMs: this.#time.nowMs })
+  #onRun(process: SimulatedProcess, what: string, n: number, command: HandledCommand): void {
+    const { attempt } = command
+    this.#ledger.runs.push({ what, n, attempt, process: process.name })
+    if (this.#options.scenario.ordering === 'key' && command.key !== '') this.#watchOrder(process, command)
     this.#note(`${process.name} runs ${what} ${n} attempt ${attempt}`)
   }
 
@@ -189,7 +200,7 @@ export class Simulation {
   #replaceLater(process: SimulatedProcess): void {
     if (!this.#processes.delete(process)) return
     this.#note(`${process.name} is gone`)
-    this.#deadProcesses.add(process.name)
+    this.#failed.add(process.name)
     this.#time.after(this.#chance.between(50, 1500), () => this.#startProcess())
   }
 
@@ -278,11 +289,11 @@ export class Simulation {
     how: 'plain' | 'keyed',
     delayMs: number | undefined,
   ): Promise<void> {
-    for (let partition = 0; partition < ORDERS.partitions; partition++) {
+    for (let partition = 0; partition < PARTITIONS; partition++) {
       const orders = numbers
         .map((n) => ({ n, plan: this.#planOf(n) }))
-        .filter(({ plan }) => partitionOf(plan.key, ORDERS.partitions) === partition)
-        .map(({ n, plan }): SentOrder => ({ n, plan, fate: 'unknown', knownMs: 0, token: '', partition }))
+        .filter(({ plan }) => partitionOf(plan.key, PARTITIONS) === partition)
+        .map(({ n, plan }): SentOrder => ({ n, plan, fate: 'unknown', knownMs: 0 }))
       if (orders.length === 0) continue
       for (const order of orders) this.#ledger.orders.set(order.n, order)
       await (how === 'plain'
@@ -303,7 +314,7 @@ export class Simulation {
   async #sendPlain(link: RedisLink, clock: VirtualClock, orders: SentOrder[], partition: number): Promise<void> {
     const blobs = orders.map((order) => this.#blobOf(order, clock))
     try {
-      const tokens = await appendPlain(link, partitionKeys(ORDERS.name, partition), blobs)
+      const tokens = await appendPlain(link, partitionKeys(STREAM, partition), blobs)
       this.#learn(orders, tokens)
     } catch (error) {
       const fate = errorCode(error) === 'redis.unknown' ? 'unknown' : 'refused'
@@ -326,7 +337,7 @@ export class Simulation {
     })
     for (;;) {
       try {
-        const keys = partitionKeys(ORDERS.name, partition)
+        const keys = partitionKeys(STREAM, partition)
         const results = await appendKeyed(link, keys, commands, IDEMPOTENCY, clock.nowMs())
         return this.#learn(
           orders,
@@ -340,10 +351,9 @@ export class Simulation {
 
   #learn(orders: readonly SentOrder[], tokens: readonly string[]): void {
     for (const [i, order] of orders.entries()) {
-      order.token = tokens[i] ?? ''
       order.fate = 'stored'
       order.knownMs = this.#time.nowMs
-      if (order.token === '') this.#wrong.push(`order ${order.n} was stored without a token`)
+      if ((tokens[i] ?? '') === '') this.#wrong.push(`order ${order.n} was stored without a token`)
     }
   }
 
@@ -366,7 +376,7 @@ export class Simulation {
   }
 
   #watchCheckpoints(): void {
-    for (const keys of PARTITIONS) {
+    for (const keys of this.#ledger.partitions) {
       for (const [reader, checkpoint] of this.#redis.find(keys.readers, 'hash')?.fields ?? []) {
         const name = `${keys.readers} ${reader}`
         const before = this.#checkpoints.get(name)
@@ -381,13 +391,29 @@ export class Simulation {
 
   /** Nothing that is pending may have been trimmed. */
   #watchTrim(): void {
-    for (const keys of PARTITIONS) {
-      for (const key of [keys.commands, keys.ready]) {
+    for (const keys of this.#ledger.partitions) {
+      for (const key of sourcesOf(keys)) {
         const stream = this.#redis.find(key, 'stream')
-        for (const { id } of stream?.groups.get('workers')?.pending ?? []) {
+        for (const { id } of groupOf(this.#redis, key)?.pending ?? []) {
           if (stream?.find(id) === undefined) this.#wrong.push(`${id.text} of ${key} is pending, but was trimmed`)
         }
       }
+    }
+  }
+
+  /** Whoever owns the partition starts a command only when all that came before it under its key have ended. */
+  #watchOrder(process: SimulatedProcess, { key, id }: HandledCommand): void {
+    const [, partition, token = ''] = id.split('.')
+    const keys = this.#ledger.partitions[Number(partition)]
+    if (keys === undefined || !token.startsWith('e')) return
+    if (this.#redis.find(keys.lease, 'hash')?.fields.get('owner') !== process.name) return
+    const stream = this.#redis.find(keys.commands, 'stream')
+    const own = parseId(token.slice(1))
+    for (const pending of groupOf(this.#redis, keys.commands)?.pending ?? []) {
+      if (compareIds(pending.id, own) >= 0) return
+      const entry = stream?.find(pending.id)
+      if (entry === undefined || keyOfEntry(entry) !== key) continue
+      this.#wrong.push(`${token} of ${key} began in ${process.name} before ${pending.id.text} had ended`)
     }
   }
 
@@ -408,7 +434,7 @@ export class Simulation {
 interface ProcessOptions {
   readonly blockMs: number
   readonly consumer: NonNullable<ConstructorParameters<typeof SimulatedProcess>[0]['options']>
-  readonly scenario: { readonly batchCountMax: number; readonly concurrencyMax: number }
+  readonly scenario: ScenarioOptions
 }
 
 function drawOptions(chance: Chance): ProcessOptions {
@@ -423,7 +449,11 @@ function drawOptions(chance: Chance): ProcessOptions {
       trimEveryMs: chance.pick([500, 3000]),
       drainLimitMs: 4000,
     },
-    scenario: { batchCountMax: chance.pick([1, 4, 50]), concurrencyMax: chance.pick([1, 4]) },
+    scenario: {
+      ordering: chance.pick(['none', 'key']),
+      batchCountMax: chance.pick([1, 4, 50]),
+      concurrencyMax: chance.pick([1, 4]),
+    },
   }
 }
 
