@@ -61,8 +61,12 @@ export class Ledger {
     this.partitions = partitionsOf(ordering)
   }
 
-  isAtRest(redis: Keyspace): boolean {
-    return this.partitions.every((keys) => isAtRest(redis, keys))
+  isAtRest(redis: Keyspace, living: ReadonlySet<string>): boolean {
+    return this.partitions.every((keys) => isAtRest(redis, keys) && this.#isOwned(redis, keys, living))
+  }
+
+  #isOwned(redis: Keyspace, { lease }: PartitionKeys, living: ReadonlySet<string>): boolean {
+    return this.#ordering === 'none' || living.has(redis.find(lease, 'hash')?.fields.get('owner') ?? '')
   }
 
   /** Orders that were stored for certain and came to no end; only a server that lost writes may cause that. */
@@ -86,7 +90,7 @@ export class Ledger {
       ...this.#judgeRuns(facts),
       ...judgeTicks(events.flat(), this.partitions, redis),
       ...this.#judgeViews(redis, events),
-      ...(this.#ordering === 'key' ? events.flatMap(judgeOrder) : []),
+      ...(this.#ordering === 'key' && facts.loss === undefined ? events.flatMap(judgeOrder) : []),
       ...this.#judgeRemains(redis, facts),
     ]
   }
@@ -178,11 +182,8 @@ export class Ledger {
     if (!facts.mayBePronouncedDead && facts.pronouncedDead.length > 0) {
       wrong.push(`${facts.pronouncedDead.join(', ')} taken for dead although no process failed`)
     }
-    if (this.#ordering === 'key') {
-      for (const { lease, partition } of this.partitions) {
-        const owner = redis.find(lease, 'hash')?.fields.get('owner') ?? ''
-        if (!facts.living.has(owner)) wrong.push(`partition ${partition} belongs to "${owner}", who does not live`)
-      }
+    for (const keys of this.partitions) {
+      if (!this.#isOwned(redis, keys, facts.living)) wrong.push(`partition ${keys.partition} has no living owner`)
     }
     if (facts.loss === undefined) {
       for (const alarm of facts.alarms) if (LOSSES.includes(alarm)) wrong.push(`alarm: ${alarm}`)

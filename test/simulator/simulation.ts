@@ -113,7 +113,7 @@ export class Simulation {
     this.#scheduleOrders()
     this.#time.run(this.#activeMs)
     this.#beQuiet()
-    const isDone = () => this.#sending === 0 && this.#ledger.isAtRest(this.#redis)
+    const isDone = () => this.#sending === 0 && this.#ledger.isAtRest(this.#redis, this.#living)
     let endMs = this.#time.nowMs
     for (let calm = 0; calm < 2 && this.#time.nowMs < this.#activeMs + QUIET_MAX_MS; ) {
       endMs += 400
@@ -134,11 +134,15 @@ export class Simulation {
     }
   }
 
+  get #living(): Set<string> {
+    return new Set([...this.#processes].map(({ name }) => name))
+  }
+
   #judge(): void {
     const facts = {
       loss: this.#loss,
       failed: this.#failed,
-      living: new Set([...this.#processes].map(({ name }) => name)),
+      living: this.#living,
       mayBePronouncedDead: this.#faults.has(DEADLY) || this.#poisonous >= 0,
       pronouncedDead: this.#pronouncedDead,
       alarms: this.#alarms,
@@ -185,7 +189,8 @@ export class Simulation {
   #onRun(process: SimulatedProcess, what: string, n: number, command: HandledCommand): void {
     const { attempt } = command
     this.#ledger.runs.push({ what, n, attempt, process: process.name })
-    if (this.#options.scenario.ordering === 'key' && command.key !== '') this.#watchOrder(process, command)
+    // A server that lost writes gives back commands that had ended, behind what has begun since.
+    if (this.#options.scenario.ordering === 'key' && this.#loss === undefined) this.#watchOrder(process, command)
     this.#note(`${process.name} runs ${what} ${n} attempt ${attempt}`)
   }
 
@@ -361,8 +366,13 @@ export class Simulation {
 
   #onTelemetry(name: string, payload: object): void {
     if (this.#trace !== undefined && !/^(batch|entries)\./.test(name)) this.#note(`${name} ${JSON.stringify(payload)}`)
-    if (name === 'consumer.pronounced-dead' && 'consumer' in payload) this.#pronouncedDead.push(String(payload.consumer))
+    if (name === 'consumer.pronounced-dead' && 'consumer' in payload) this.#onVerdict(String(payload.consumer))
     if (name === 'alarm.raised' && 'alarm' in payload) this.#alarms.push(String(payload.alarm))
+  }
+
+  /** Of one that is gone it is true. */
+  #onVerdict(consumer: string): void {
+    if ([...this.#processes].some(({ name }) => name === consumer)) this.#pronouncedDead.push(consumer)
   }
 
   #onExecuted(label: string, words: readonly string[], reply: Reply | typeof BLOCKED): void {
