@@ -35,8 +35,11 @@ export interface ConnectionOptions {
   readonly blockMs: number
   readonly commandTimeoutMs: number
   /** Opens the client of a link; a test may put another in its place. */
-  readonly dial?: (options: RedisOptions) => Redis
+  readonly dial?: (options: ClientOptions) => Redis
 }
+
+/** For ioredis; replies come as they did before its version 6. */
+export type ClientOptions = RedisOptions & { replyMapping: 'legacy' }
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
   blockMs: 2000,
@@ -59,7 +62,7 @@ export class RedisLink {
 
   constructor(role: ConnectionRole, options: ConnectionOptions) {
     this.role = role
-    const { dial = (chosen: RedisOptions) => new Redis(chosen) } = options
+    const { dial = (chosen: ClientOptions) => new Redis(chosen) } = options
     this.client = dial(clientOptions(role, options))
     this.client.on('error', () => undefined)
     this.client.on('close', () => {
@@ -219,10 +222,7 @@ export class RedisLinks {
   }
 }
 
-function clientOptions(
-  role: ConnectionRole,
-  options: ConnectionOptions,
-): RedisOptions & { replyMapping: 'legacy' } {
+function clientOptions(role: ConnectionRole, options: ConnectionOptions): ClientOptions {
   return {
     ...addressOptions(options.address.url),
     protocol: 2,

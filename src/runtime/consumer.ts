@@ -57,7 +57,8 @@ export class Consumer extends Service implements HealthSource {
     super('consumer')
     this.#setup = setup
     this.#options = resolveConsumerOptions(setup.options ?? {})
-    this.consumer = setup.name ?? `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
+    this.consumer =
+      setup.name ?? `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
     const { clock, telemetry, logger, handlers, links } = setup
     const { makeHeartbeat = (chosen: HeartbeatOptions) => new Heartbeat(chosen) } = setup
     this.#dispatcher = new Dispatcher({

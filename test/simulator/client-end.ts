@@ -60,7 +60,11 @@ export class ClientEnd extends EventEmitter implements WireEnd {
   }
 
   /** One request; rejects at once when it can't be sent. */
-  request(name: string, args: readonly (Argument | readonly Argument[])[], asBuffers: boolean): Promise<unknown> {
+  request(
+    name: string,
+    args: readonly (Argument | readonly Argument[])[],
+    asBuffers: boolean,
+  ): Promise<unknown> {
     if (this.status !== 'ready' || this.#wire === undefined) return Promise.reject(new Error(NOT_CONNECTED))
     const words = [name.toUpperCase(), ...args.flat().map(toBytes)]
     return this.#send(words, asBuffers, name === 'hgetall')
@@ -107,13 +111,17 @@ export class ClientEnd extends EventEmitter implements WireEnd {
   }
 
   #dial(): void {
-    if (this.#isEnding) return this.#end()
+    if (this.#isEnding) {
+      this.#end()
+      return
+    }
     const wire = this.#network.connect(this)
     if (wire === undefined) {
       this.emit('error', new Error('connect ECONNREFUSED'))
       this.status = 'reconnecting'
       this.emit('close')
-      return this.#dialLater()
+      this.#dialLater()
+      return
     }
     this.#wire = wire
     // As ioredis does before it says that it is ready.

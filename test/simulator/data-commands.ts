@@ -1,9 +1,9 @@
 /** Keys, strings, hashes, sets and sorted sets of the in-memory Redis. */
 import type { CommandRule, Keyspace } from './keyspace.ts'
-import { fault, OK, type Reply, Status, SYNTAX } from './redis-replies.ts'
-import type { ScoredMember } from './sorted-set.ts'
 import { formatGeneral } from './lua-values.ts'
 import { StringValue } from './plain-values.ts'
+import { fault, OK, type Reply, Status, SYNTAX } from './redis-replies.ts'
+import type { ScoredMember } from './sorted-set.ts'
 
 const NOT_INTEGER = 'ERR value is not an integer or out of range'
 
@@ -13,7 +13,8 @@ export function wholeNumber(text: string | undefined): number {
 }
 
 function score(text: string): number {
-  if (/^[+-]?inf$/i.test(text)) return text.startsWith('-') ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
+  if (/^[+-]?inf$/i.test(text))
+    return text.startsWith('-') ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
   const value = Number(text)
   if (text.trim() === '' || Number.isNaN(value)) throw fault('ERR value is not a valid float')
   return value
@@ -116,8 +117,18 @@ const keys: Readonly<Record<string, CommandRule>> = {
     min: 1,
     run: ({ redis, args }) => args.filter((key) => redis.typeOf(key) !== undefined).length,
   },
-  DEL: { min: 1, writes: true, run: ({ redis, args }) => args.filter((key) => redis.typeOf(key) !== undefined && redis.delete(key)).length },
-  UNLINK: { min: 1, writes: true, run: ({ redis, args }) => args.filter((key) => redis.typeOf(key) !== undefined && redis.delete(key)).length },
+  DEL: {
+    min: 1,
+    writes: true,
+    run: ({ redis, args }) =>
+      args.filter((key) => redis.typeOf(key) !== undefined && redis.delete(key)).length,
+  },
+  UNLINK: {
+    min: 1,
+    writes: true,
+    run: ({ redis, args }) =>
+      args.filter((key) => redis.typeOf(key) !== undefined && redis.delete(key)).length,
+  },
   TYPE: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => new Status(redis.typeOf(key) ?? 'none') },
   PEXPIRE: {
     min: 2,
@@ -147,7 +158,13 @@ const keys: Readonly<Record<string, CommandRule>> = {
     grows: true,
     run: ({ redis, args: [key = '', text = '', ...options] }) => set(redis, key, text, options),
   },
-  INCR: { min: 1, max: 1, writes: true, grows: true, run: ({ redis, args: [key = ''] }) => add(redis, key, 1) },
+  INCR: {
+    min: 1,
+    max: 1,
+    writes: true,
+    grows: true,
+    run: ({ redis, args: [key = ''] }) => add(redis, key, 1),
+  },
   INCRBY: {
     min: 2,
     max: 2,
@@ -175,12 +192,17 @@ const hashes: Readonly<Record<string, CommandRule>> = {
     max: 1,
     run: ({ redis, args: [key = ''] }) => [...(redis.find(key, 'hash')?.fields ?? [])].flat(),
   },
-  HKEYS: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => [...(redis.find(key, 'hash')?.fields.keys() ?? [])] },
+  HKEYS: {
+    min: 1,
+    max: 1,
+    run: ({ redis, args: [key = ''] }) => [...(redis.find(key, 'hash')?.fields.keys() ?? [])],
+  },
   HLEN: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => redis.find(key, 'hash')?.fields.size ?? 0 },
   HEXISTS: {
     min: 2,
     max: 2,
-    run: ({ redis, args: [key = '', field = ''] }) => (redis.find(key, 'hash')?.fields.has(field) === true ? 1 : 0),
+    run: ({ redis, args: [key = '', field = ''] }) =>
+      redis.find(key, 'hash')?.fields.has(field) === true ? 1 : 0,
   },
   HSET: {
     min: 3,
@@ -255,11 +277,16 @@ const sets: Readonly<Record<string, CommandRule>> = {
     },
   },
   SCARD: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => redis.find(key, 'set')?.members.size ?? 0 },
-  SMEMBERS: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => [...(redis.find(key, 'set')?.members ?? [])] },
+  SMEMBERS: {
+    min: 1,
+    max: 1,
+    run: ({ redis, args: [key = ''] }) => [...(redis.find(key, 'set')?.members ?? [])],
+  },
   SISMEMBER: {
     min: 2,
     max: 2,
-    run: ({ redis, args: [key = '', member = ''] }) => (redis.find(key, 'set')?.members.has(member) === true ? 1 : 0),
+    run: ({ redis, args: [key = '', member = ''] }) =>
+      redis.find(key, 'set')?.members.has(member) === true ? 1 : 0,
   },
 }
 
@@ -350,4 +377,9 @@ const sortedSets: Readonly<Record<string, CommandRule>> = {
   },
 }
 
-export const DATA_COMMANDS: Readonly<Record<string, CommandRule>> = { ...keys, ...hashes, ...sets, ...sortedSets }
+export const DATA_COMMANDS: Readonly<Record<string, CommandRule>> = {
+  ...keys,
+  ...hashes,
+  ...sets,
+  ...sortedSets,
+}

@@ -115,11 +115,14 @@ export class Ledger {
       if (placedCount + letters.length > 1) {
         wrong.push(`order ${n} came to ${placedCount} events and ${letters.length} dead letters`)
       }
-      if (placedCount + letters.length > 0 && fate === 'refused') wrong.push(`order ${n} was refused and stored`)
-      if (placedCount === 1 && plan.kind !== 'done') wrong.push(`order ${n} was to end ${plan.kind}, but was placed`)
+      if (placedCount + letters.length > 0 && fate === 'refused')
+        wrong.push(`order ${n} was refused and stored`)
+      if (placedCount === 1 && plan.kind !== 'done')
+        wrong.push(`order ${n} was to end ${plan.kind}, but was placed`)
       const bills = placedCount === 1 && plan.follows ? 1 : 0
       const reminders = placedCount === 1 && plan.remindMs >= 0 ? 1 : 0
-      if (count('bill.sent', n) !== bills) wrong.push(`order ${n} has ${count('bill.sent', n)} bills, not ${bills}`)
+      if (count('bill.sent', n) !== bills)
+        wrong.push(`order ${n} has ${count('bill.sent', n)} bills, not ${bills}`)
       if (count('order.reminded', n) !== reminders) {
         wrong.push(`order ${n} has ${count('order.reminded', n)} reminders, not ${reminders}`)
       }
@@ -130,7 +133,9 @@ export class Ledger {
 
   #judgeLetter({ n, plan }: SentOrder, { error }: DeadOrder, { failed }: Circumstances): string[] {
     if (error.includes('when its worker died')) {
-      const runners = new Set(this.runs.filter((run) => run.what === 'place' && run.n === n).map((run) => run.process))
+      const runners = new Set(
+        this.runs.filter((run) => run.what === 'place' && run.n === n).map((run) => run.process),
+      )
       const died = [...runners].filter((process) => failed.has(process)).length
       // Whoever holds an unstarted command when it dies makes a suspect of it: that is the first of three levels.
       return died >= 2 ? [] : [`order ${n} was charged with crashes, but only ${died} processes died with it`]
@@ -145,7 +150,8 @@ export class Ledger {
     const processes = new Map<string, Set<string>>()
     for (const { what, n, attempt, process } of this.runs) {
       const plan = what === 'place' ? this.orders.get(n)?.plan : undefined
-      const most = plan === undefined || plan.kind === 'exhaust' ? ATTEMPTS_MAX : 1 + plan.retries + plan.throws
+      const most =
+        plan === undefined || plan.kind === 'exhaust' ? ATTEMPTS_MAX : 1 + plan.retries + plan.throws
       if (attempt > most) wrong.push(`${what} ${n} ran as attempt ${attempt}, of ${most} at most`)
       const name = `${what} ${n} attempt ${attempt}`
       processes.set(name, (processes.get(name) ?? new Set()).add(process))
@@ -183,7 +189,8 @@ export class Ledger {
       wrong.push(`${facts.pronouncedDead.join(', ')} taken for dead although no process failed`)
     }
     for (const keys of this.partitions) {
-      if (!this.#isOwned(redis, keys, facts.living)) wrong.push(`partition ${keys.partition} has no living owner`)
+      if (!this.#isOwned(redis, keys, facts.living))
+        wrong.push(`partition ${keys.partition} has no living owner`)
     }
     if (facts.loss === undefined) {
       for (const alarm of facts.alarms) if (LOSSES.includes(alarm)) wrong.push(`alarm: ${alarm}`)
@@ -193,7 +200,11 @@ export class Ledger {
 }
 
 /** Each tick once; under `all` none is left out between the first and the last. */
-function judgeTicks(events: readonly StoredEvent[], partitions: readonly PartitionKeys[], redis: Keyspace): string[] {
+function judgeTicks(
+  events: readonly StoredEvent[],
+  partitions: readonly PartitionKeys[],
+  redis: Keyspace,
+): string[] {
   const wrong: string[] = []
   for (const [type, periodMs, isWhole] of [
     ['pulse.taken', PULSE_MS, true],
@@ -210,7 +221,9 @@ function judgeTicks(events: readonly StoredEvent[], partitions: readonly Partiti
       }
     }
   }
-  const state = partitions.map((keys) => redis.find(keys.schedule('pulse'), 'hash')).find((hash) => hash !== undefined)
+  const state = partitions
+    .map((keys) => redis.find(keys.schedule('pulse'), 'hash'))
+    .find((hash) => hash !== undefined)
   const missed = state?.fields.get('missed')
   if (state === undefined) wrong.push('the schedule "pulse" was never registered')
   else if (Number(missed ?? 0) > 0) wrong.push(`"pulse" left out ${missed} ticks`)
@@ -262,7 +275,8 @@ function judgePartition(redis: Keyspace, keys: PartitionKeys, { living }: Circum
   const levels = [...(redis.find(keys.crashes, 'hash')?.fields.keys() ?? [])]
   if (levels.length > 0) wrong.push(`the crash levels of ${levels.join(', ')} of ${place} are left behind`)
   for (const key of [keys.due, keys.dueBodies, keys.held]) {
-    const value = redis.typeOf(key) === 'hash' ? redis.find(key, 'hash')?.fields : redis.find(key, 'zset')?.scores
+    const value =
+      redis.typeOf(key) === 'hash' ? redis.find(key, 'hash')?.fields : redis.find(key, 'zset')?.scores
     if (value !== undefined && value.size > 0) wrong.push(`${value.size} commands are left in ${key}`)
   }
   return wrong

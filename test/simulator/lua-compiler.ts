@@ -101,7 +101,9 @@ class Compiler {
   }
 
   #refuse(what: string): never {
-    throw new Error(`The simulator can't run ${this.#script}: ${what} is not supported; teach it lua-compiler.ts.`)
+    throw new Error(
+      `The simulator can't run ${this.#script}: ${what} is not supported; teach it lua-compiler.ts.`,
+    )
   }
 
   program(source: string): string {
@@ -185,7 +187,8 @@ class Compiler {
   #assignment(node: luaparse.AssignmentStatement): string {
     const values = this.#values(node.variables.length, node.init)
     const [only] = node.variables
-    if (node.variables.length === 1 && only !== undefined) return this.#store(only, values.setup, values.at(0))
+    if (node.variables.length === 1 && only !== undefined)
+      return this.#store(only, values.setup, values.at(0))
     const held = node.variables.map((_, i) => `h${this.#count}$${i}`)
     this.#count += 1
     const hold = `let ${held.map((name, i) => `${name} = ${values.at(i)}`).join(', ')};`
@@ -197,7 +200,8 @@ class Compiler {
       const name = this.#scope.find(to.name) ?? this.#refuse(`setting the global "${to.name}"`)
       return setup === '' ? `${name} = ${value};` : `{${setup}${name} = ${value};}`
     }
-    const key = to.type === 'IndexExpression' ? this.#expression(to.index) : JSON.stringify(to.identifier.name)
+    const key =
+      to.type === 'IndexExpression' ? this.#expression(to.index) : JSON.stringify(to.identifier.name)
     const store = `setIndex(${this.#expression(to.base)}, ${key}, ${value});`
     return setup === '' ? store : `{${setup}${store}}`
   }
@@ -317,7 +321,8 @@ class Compiler {
       const operator = node.operator === 'and' ? '&&' : '||'
       return `(${this.#condition(node.left)} ${operator} ${this.#condition(node.right)})`
     }
-    if (node.type === 'UnaryExpression' && node.operator === 'not') return `!${this.#condition(node.argument)}`
+    if (node.type === 'UnaryExpression' && node.operator === 'not')
+      return `!${this.#condition(node.argument)}`
     if (node.type === 'BinaryExpression' && COMPARISONS.has(node.operator)) return this.#expression(node)
     const spare = this.#spare()
     return `((${spare} = ${this.#expression(node)}) !== undefined && ${spare} !== false)`
@@ -354,7 +359,9 @@ class Compiler {
       case 'CallExpression':
       case 'TableCallExpression':
       case 'StringCallExpression':
-        return SINGLE.has(this.#libraryName(node.base) ?? '') ? this.#many(node) : `first(${this.#many(node)})`
+        return SINGLE.has(this.#libraryName(node.base) ?? '')
+          ? this.#many(node)
+          : `first(${this.#many(node)})`
       case 'UnaryExpression':
         return this.#unary(node)
       case 'BinaryExpression':
@@ -374,14 +381,16 @@ class Compiler {
 
   #index(node: luaparse.MemberExpression | luaparse.IndexExpression): string {
     if (this.#libraryName(node) !== undefined) return this.#library(node)
-    const key = node.type === 'IndexExpression' ? this.#expression(node.index) : JSON.stringify(node.identifier.name)
+    const key =
+      node.type === 'IndexExpression' ? this.#expression(node.index) : JSON.stringify(node.identifier.name)
     return `indexOf(${this.#expression(node.base)}, ${key})`
   }
 
   /** `string.sub`, `redis.call`, `tonumber`: the name of something that is not the script's own. */
   #libraryName(node: Expression): string | undefined {
     if (node.type === 'Identifier') return this.#scope.find(node.name) === undefined ? node.name : undefined
-    if (node.type !== 'MemberExpression' || node.indexer !== '.' || node.base.type !== 'Identifier') return undefined
+    if (node.type !== 'MemberExpression' || node.indexer !== '.' || node.base.type !== 'Identifier')
+      return undefined
     if (this.#scope.find(node.base.name) !== undefined) return undefined
     return `${node.base.name}.${node.identifier.name}`
   }
@@ -399,16 +408,11 @@ class Compiler {
 
   /** All values of a call. */
   #many(node: Expression): string {
-    switch (node.type) {
-      case 'CallExpression':
-        return this.#call(node.base, node.arguments)
-      case 'TableCallExpression':
-        return this.#call(node.base, [node.arguments as unknown as Expression])
-      case 'StringCallExpression':
-        return this.#call(node.base, [node.argument])
-      default:
-        return this.#expression(node)
-    }
+    if (node.type === 'CallExpression') return this.#call(node.base, node.arguments)
+    if (node.type === 'StringCallExpression') return this.#call(node.base, [node.argument])
+    // The types of luaparse say a list; it is the one table.
+    if (node.type === 'TableCallExpression') return this.#call(node.base, [node.arguments].flat())
+    return this.#expression(node)
   }
 
   #call(base: Expression, args: readonly Expression[]): string {
@@ -446,34 +450,25 @@ class Compiler {
   #binary(node: luaparse.BinaryExpression): string {
     const { operator } = node
     const [a, b] = [this.#expression(node.left), this.#expression(node.right)]
-    switch (operator) {
-      case '==':
-        return `(${a} === ${b})`
-      case '~=':
-        return `(${a} !== ${b})`
-      case '<':
-        return `isLess(${a}, ${b})`
-      case '<=':
-        return `isLessOrEqual(${a}, ${b})`
-      case '>':
-        return `isGreater(${a}, ${b})`
-      case '>=':
-        return `isGreaterOrEqual(${a}, ${b})`
-      case '..':
-        return `concat(${a}, ${b})`
-      case '%':
-        return `modulo(${a}, ${b})`
-      case '^':
-        return `(arithmetic(${a}) ** arithmetic(${b}))`
-      case '+':
-      case '-':
-      case '*':
-      case '/':
-        return `(arithmetic(${a}) ${operator} arithmetic(${b}))`
-      default:
-        return this.#refuse(`"${operator}"`)
-    }
+    const write = OPERATORS[operator]
+    return write === undefined ? this.#refuse(`"${operator}"`) : write(a, b)
   }
+}
+
+const OPERATORS: Readonly<Record<string, (a: string, b: string) => string>> = {
+  '==': (a, b) => `(${a} === ${b})`,
+  '~=': (a, b) => `(${a} !== ${b})`,
+  '<': (a, b) => `isLess(${a}, ${b})`,
+  '<=': (a, b) => `isLessOrEqual(${a}, ${b})`,
+  '>': (a, b) => `isGreater(${a}, ${b})`,
+  '>=': (a, b) => `isGreaterOrEqual(${a}, ${b})`,
+  '..': (a, b) => `concat(${a}, ${b})`,
+  '%': (a, b) => `modulo(${a}, ${b})`,
+  '^': (a, b) => `(arithmetic(${a}) ** arithmetic(${b}))`,
+  '+': (a, b) => `(arithmetic(${a}) + arithmetic(${b}))`,
+  '-': (a, b) => `(arithmetic(${a}) - arithmetic(${b}))`,
+  '*': (a, b) => `(arithmetic(${a}) * arithmetic(${b}))`,
+  '/': (a, b) => `(arithmetic(${a}) / arithmetic(${b}))`,
 }
 
 function constantOf(name: string): string {

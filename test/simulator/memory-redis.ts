@@ -5,7 +5,14 @@
  * taught, never guess. `test/simulator-model.test.ts` holds it against a real server.
  */
 import { DATA_COMMANDS } from './data-commands.ts'
-import { BLOCKED, type CommandRule, Keyspace, type ServerClient, type Snapshot, type Waiter } from './keyspace.ts'
+import {
+  BLOCKED,
+  type CommandRule,
+  Keyspace,
+  type ServerClient,
+  type Snapshot,
+  type Waiter,
+} from './keyspace.ts'
 import { fault, OK, RedisFault, type Reply, SYNTAX } from './redis-replies.ts'
 import { type LoadedScript, loadScript, runScript } from './script-runner.ts'
 import { SERVER_COMMANDS } from './server-commands.ts'

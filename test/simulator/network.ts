@@ -108,7 +108,7 @@ export class Wire {
   #toClientMs = 0
   #stalledUntilMs = Number.NEGATIVE_INFINITY
   /** Requests whose replies never come: the connection ends after them. */
-  #cutAfter: (readonly string[]) | undefined
+  #cutAfter: readonly string[] | undefined
 
   constructor(network: Network, end: WireEnd) {
     this.#network = network
@@ -146,15 +146,16 @@ export class Wire {
   send(words: readonly string[]): void {
     if (!this.#isClientOpen) return
     const met = this.#network.events.faultFor(this.label, words)
-    if (met === 'request-lost') return this.cut()
-    if (met === 'request-late') {
+    if (met === 'request-lost') this.cut()
+    else if (met === 'request-late') {
       this.#toServerMs = Math.max(this.#toServerMs, this.#network.time.nowMs + this.#network.lateMs())
       this.#carry(words)
       this.#carryEnd()
-      return this.#dropClient()
+      this.#dropClient()
+    } else {
+      if (met === 'reply-lost') this.#cutAfter = words
+      this.#carry(words)
     }
-    if (met === 'reply-lost') this.#cutAfter = words
-    this.#carry(words)
   }
 
   #carry(words: readonly string[]): void {
@@ -256,4 +257,3 @@ export class Wire {
     this.#network.time.after(this.#network.delayMs(), () => this.#end.onClosed(), this.#end.strand)
   }
 }
-

@@ -38,7 +38,7 @@ export function groupOf(redis: Keyspace, key: string): GroupValue | undefined {
   return undefined
 }
 
-export function bytes(text: string): Buffer {
+function bytes(text: string): Buffer {
   return Buffer.from(text, 'latin1')
 }
 

@@ -14,7 +14,9 @@ import type { Clock } from '../../src/runtime/clock.ts'
 import { Chance } from './chance.ts'
 
 function anything<Shape>(): StandardSchemaV1<Shape, Shape> {
-  return { '~standard': { version: 1, vendor: 'simulator', validate: (value) => ({ value: value as Shape }) } }
+  return {
+    '~standard': { version: 1, vendor: 'simulator', validate: (value) => ({ value: value as Shape }) },
+  }
 }
 
 export const STREAM = 'orders'
@@ -45,14 +47,27 @@ const sendBill = defineCommand({
   stream: STREAM,
   key: ({ key }) => key,
 })
-const pulse = defineCommand({ type: 'pulse.take', payload: anything<object>(), stream: STREAM, key: () => 'pulse' })
-const survey = defineCommand({ type: 'survey.take', payload: anything<object>(), stream: STREAM, key: () => 'survey' })
+const pulse = defineCommand({
+  type: 'pulse.take',
+  payload: anything<object>(),
+  stream: STREAM,
+  key: () => 'pulse',
+})
+const survey = defineCommand({
+  type: 'survey.take',
+  payload: anything<object>(),
+  stream: STREAM,
+  key: () => 'survey',
+})
 
-export const placed = defineEvent({ type: 'order.placed', payload: anything<Keyed>() })
-export const reminded = defineEvent({ type: 'order.reminded', payload: anything<Numbered>() })
-export const billed = defineEvent({ type: 'bill.sent', payload: anything<Keyed>() })
-export const pulsed = defineEvent({ type: 'pulse.taken', payload: anything<{ readonly tickMs: number }>() })
-export const surveyed = defineEvent({ type: 'survey.taken', payload: anything<{ readonly tickMs: number }>() })
+const placed = defineEvent({ type: 'order.placed', payload: anything<Keyed>() })
+const reminded = defineEvent({ type: 'order.reminded', payload: anything<Numbered>() })
+const billed = defineEvent({ type: 'bill.sent', payload: anything<Keyed>() })
+const pulsed = defineEvent({ type: 'pulse.taken', payload: anything<{ readonly tickMs: number }>() })
+const surveyed = defineEvent({
+  type: 'survey.taken',
+  payload: anything<{ readonly tickMs: number }>(),
+})
 
 export const PULSE_MS = 500
 export const SURVEY_MS = 800
@@ -67,7 +82,7 @@ export function tally(view: Tally, n: number): Tally {
   return { count: view.count + 1, trail: (view.trail * 31 + n) % 1_000_003 }
 }
 
-export const byKey = defineProjection<Tally>({
+const byKey = defineProjection<Tally>({
   name: 'by-key',
   stream: STREAM,
   initial: () => ({ count: 0, trail: 0 }),
@@ -76,7 +91,7 @@ export const byKey = defineProjection<Tally>({
   ({ payload }) => payload.key,
   (view, { payload }) => tally(view, payload.n),
 )
-export const bills = defineProjection<Tally>({
+const bills = defineProjection<Tally>({
   name: 'bills',
   stream: STREAM,
   initial: () => ({ count: 0, trail: 0 }),
@@ -188,7 +203,8 @@ async function placeAll(world: HandlerWorld, batch: readonly HandledCommand<Keye
   const durationMs = Math.max(...plans.map((plan) => plan.durationMs))
   if (durationMs > 0) await world.clock.sleep(durationMs)
   if (plans.some(({ kind }) => kind === 'poison')) await world.crash()
-  if (batch.some((command, i) => command.attempt <= (plans[i]?.throws ?? 0))) throw new Error('thrown as planned')
+  if (batch.some((command, i) => command.attempt <= (plans[i]?.throws ?? 0)))
+    throw new Error('thrown as planned')
   return batch.map((command, i) => placeOne(command, plans[i]))
 }
 
@@ -200,6 +216,7 @@ function placeOne(command: HandledCommand<Keyed>, plan: Plan | undefined): Outco
   if (command.attempt <= plan.retries) return retry('retried as planned', { delayMs: 20 + (n % 5) * 40 })
   command.emit(placed, { n, key })
   if (plan.follows) command.send(sendBill, { n, key: `b${n % 5}` })
-  if (plan.remindMs >= 0) command.send(remindOrder, { n, key: `k${(n + 1) % KEYS}` }, { delayMs: plan.remindMs })
+  if (plan.remindMs >= 0)
+    command.send(remindOrder, { n, key: `k${(n + 1) % KEYS}` }, { delayMs: plan.remindMs })
   return done()
 }

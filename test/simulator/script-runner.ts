@@ -1,5 +1,5 @@
 /** Runs Lua scripts on the in-memory Redis: values and replies turned into each other as Redis 7.0 does. */
-import { compileLua, type CompiledScript, type RedisFunctions } from './lua-compiler.ts'
+import { type CompiledScript, compileLua, type RedisFunctions } from './lua-compiler.ts'
 import { first, formatGeneral, LuaError, LuaTable, type LuaValue } from './lua-values.ts'
 import { fault, RedisFault, type Reply, Status } from './redis-replies.ts'
 

@@ -4,14 +4,14 @@
  * process both, and a kill drops everything that it had in hand.
  */
 import { describeError } from '../../src/contracts/errors.ts'
+import type { HandlerDefinition } from '../../src/contracts/handler.ts'
 import { SILENT_LOGGER } from '../../src/contracts/logger.ts'
 import type { Telemetry } from '../../src/contracts/telemetry.ts'
-import type { HandlerDefinition } from '../../src/contracts/handler.ts'
 import { CronScheduler } from '../../src/cron/cron-scheduler.ts'
 import type { Catalogue } from '../../src/policies/catalogue.ts'
 import { ProjectorSet } from '../../src/projections/projector-set.ts'
-import { writeBeat } from '../../src/redis/consumer-group.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
+import { writeBeat } from '../../src/redis/consumer-group.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import { partitionKeys } from '../../src/redis/keys.ts'
 import { Consumer, type ConsumerHeartbeat } from '../../src/runtime/consumer.ts'
@@ -91,7 +91,9 @@ export class SimulatedProcess {
     const shared = { links, command, catalogue, ids, clock, telemetry, logger: SILENT_LOGGER }
     await this.#run(new ProjectorSet({ ...shared, options: { hotViewsMax: 300 } }))
     const makeHeartbeat = (heartbeat: HeartbeatOptions) => this.#heartbeat(heartbeat)
-    await this.#run(new Consumer({ ...shared, handlers: plainHandlers(catalogue), name, options, makeHeartbeat }))
+    await this.#run(
+      new Consumer({ ...shared, handlers: plainHandlers(catalogue), name, options, makeHeartbeat }),
+    )
     await this.#run(new CronScheduler({ command, catalogue, clock, telemetry }))
   }
 

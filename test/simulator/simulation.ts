@@ -2,9 +2,10 @@
  * One run of the simulator: a fleet, a producer, a schedule of faults, a quiet period, a judgement. Everything follows from the
  * seed; the hash of the trace is the proof.
  */
-import type { Telemetry } from '../../src/contracts/telemetry.ts'
+
 import { errorCode } from '../../src/contracts/errors.ts'
 import type { HandledCommand } from '../../src/contracts/handler.ts'
+import type { Telemetry } from '../../src/contracts/telemetry.ts'
 import { partitionOf } from '../../src/policies/partition.ts'
 import { appendKeyed, appendPlain, type NewCommand } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
@@ -23,8 +24,8 @@ import {
   type Plan,
   placeOrder,
   planOf,
-  STREAM,
   type ScenarioOptions,
+  STREAM,
   scenarioCatalogue,
 } from './scenario.ts'
 import { SimulatedLinks } from './simulated-links.ts'
@@ -38,6 +39,8 @@ export interface RunReport {
   readonly steps: number
   readonly faults: ReadonlyMap<FaultKind, number>
   readonly orders: number
+  readonly handlerRuns: number
+  /** Orders that were stored and are gone with what the server lost. */
   readonly lost: number
   readonly virtualMs: number
   /** Equal for equal runs. */
@@ -75,10 +78,9 @@ export class Simulation {
   #loss: { fromMs: number; toMs: number } | undefined
   #hash = 0
   #started = 0
-  #isQuiet = false
   #sending = 0
 
-  constructor(seed: number, traced = false) {
+  constructor(seed: number, { traced = false } = {}) {
     this.#seed = seed
     const chance = new Chance(seed)
     this.#chance = chance
@@ -127,6 +129,7 @@ export class Simulation {
       steps: this.#time.steps,
       faults: this.#faults.counts,
       orders: this.#ledger.orders.size,
+      handlerRuns: this.#ledger.runs.length,
       lost: this.#loss === undefined ? 0 : this.#ledger.lost(this.#redis).length,
       virtualMs: this.#time.nowMs,
       hash: this.#hash,
@@ -190,7 +193,8 @@ export class Simulation {
     const { attempt } = command
     this.#ledger.runs.push({ what, n, attempt, process: process.name })
     // A server that lost writes gives back commands that had ended, behind what has begun since.
-    if (this.#options.scenario.ordering === 'key' && this.#loss === undefined) this.#watchOrder(process, command)
+    if (this.#options.scenario.ordering === 'key' && this.#loss === undefined)
+      this.#watchOrder(process, command)
     this.#note(`${process.name} runs ${what} ${n} attempt ${attempt}`)
   }
 
@@ -256,7 +260,6 @@ export class Simulation {
   }
 
   #beQuiet(): void {
-    this.#isQuiet = true
     while (this.#faults.struck < 5) this.#strike()
     this.#time.after(2000, () => this.#faults.calm())
   }
@@ -316,7 +319,12 @@ export class Simulation {
   }
 
   /** Once; without an answer nobody knows. */
-  async #sendPlain(link: RedisLink, clock: VirtualClock, orders: SentOrder[], partition: number): Promise<void> {
+  async #sendPlain(
+    link: RedisLink,
+    clock: VirtualClock,
+    orders: SentOrder[],
+    partition: number,
+  ): Promise<void> {
     const blobs = orders.map((order) => this.#blobOf(order, clock))
     try {
       const tokens = await appendPlain(link, partitionKeys(STREAM, partition), blobs)
@@ -338,7 +346,11 @@ export class Simulation {
     const commands = orders.map((order): NewCommand => {
       const digest = new Bun.CryptoHasher('md5').update(`${this.#seed}/${order.n}`).digest()
       const mark = { digest, fingerprint: digest.subarray(0, 8) }
-      return { blob: this.#blobOf(order, clock), mark, deliver: delayMs === undefined ? undefined : { delayMs } }
+      return {
+        blob: this.#blobOf(order, clock),
+        mark,
+        deliver: delayMs === undefined ? undefined : { delayMs },
+      }
     })
     for (;;) {
       try {
@@ -365,8 +377,10 @@ export class Simulation {
   // What is seen
 
   #onTelemetry(name: string, payload: object): void {
-    if (this.#trace !== undefined && !/^(batch|entries)\./.test(name)) this.#note(`${name} ${JSON.stringify(payload)}`)
-    if (name === 'consumer.pronounced-dead' && 'consumer' in payload) this.#onVerdict(String(payload.consumer))
+    if (this.#trace !== undefined && !/^(batch|entries)\./.test(name))
+      this.#note(`${name} ${JSON.stringify(payload)}`)
+    if (name === 'consumer.pronounced-dead' && 'consumer' in payload)
+      this.#onVerdict(String(payload.consumer))
     if (name === 'alarm.raised' && 'alarm' in payload) this.#alarms.push(String(payload.alarm))
   }
 
@@ -382,7 +396,8 @@ export class Simulation {
     if (name === 'commit-views' || name === 'open-reader') this.#watchCheckpoints()
     if (name === 'trim-commands') this.#watchTrim()
     if (name === 'fire' && Array.isArray(reply) && reply[0] === 'fired') this.#watchFire(words)
-    if (this.#trace !== undefined) this.#note(`${label} ${name} ${describe(words)} -> ${describeReply(reply)}`)
+    if (this.#trace !== undefined)
+      this.#note(`${label} ${name} ${describe(words)} -> ${describeReply(reply)}`)
   }
 
   #watchCheckpoints(): void {
@@ -405,7 +420,8 @@ export class Simulation {
       for (const key of sourcesOf(keys)) {
         const stream = this.#redis.find(key, 'stream')
         for (const { id } of groupOf(this.#redis, key)?.pending ?? []) {
-          if (stream?.find(id) === undefined) this.#wrong.push(`${id.text} of ${key} is pending, but was trimmed`)
+          if (stream?.find(id) === undefined)
+            this.#wrong.push(`${id.text} of ${key} is pending, but was trimmed`)
         }
       }
     }
@@ -471,7 +487,8 @@ function sizeOf(reply: Reply | typeof BLOCKED): number {
   if (reply === BLOCKED) return 7
   if (typeof reply === 'string') return reply.length
   if (typeof reply === 'number') return reply & 0xffff
-  if (Array.isArray(reply)) return reply.reduce((sum: number, each: Reply) => sum * 3 + sizeOf(each), reply.length)
+  if (Array.isArray(reply))
+    return reply.reduce((sum: number, each: Reply) => sum * 3 + sizeOf(each), reply.length)
   return reply === null ? 3 : 5
 }
 
@@ -483,7 +500,9 @@ function describe(words: readonly string[]): string {
 function describeReply(reply: Reply | typeof BLOCKED): string {
   if (reply === BLOCKED) return 'blocked'
   if (reply instanceof RedisFault) return reply.message.slice(0, 200)
-  return JSON.stringify(reply, (_, value: unknown) => (typeof value === 'string' ? printable(value) : value)).slice(0, 300)
+  return JSON.stringify(reply, (_, value: unknown) =>
+    typeof value === 'string' ? printable(value) : value,
+  ).slice(0, 300)
 }
 
 function printable(text: string): string {

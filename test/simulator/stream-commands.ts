@@ -332,7 +332,8 @@ function lagOf(stream: StreamValue, group: GroupValue): number | null {
 }
 
 function setId(redis: Keyspace, [key = '', idText = '', ...options]: readonly string[]): Reply {
-  if (options.length > 0) throw new Error('The in-memory Redis does not know the options of XSETID; teach it.')
+  if (options.length > 0)
+    throw new Error('The in-memory Redis does not know the options of XSETID; teach it.')
   const id = parseId(idText)
   const stream = redis.find(key, 'stream')
   if (stream === undefined) throw fault(NO_SUCH_KEY)
@@ -349,7 +350,11 @@ function setId(redis: Keyspace, [key = '', idText = '', ...options]: readonly st
 
 export const STREAM_COMMANDS: Readonly<Record<string, CommandRule>> = {
   XADD: { min: 4, writes: true, grows: true, run: ({ redis, args }) => addEntry(redis, args) },
-  XLEN: { min: 1, max: 1, run: ({ redis, args: [key = ''] }) => redis.find(key, 'stream')?.entries.length ?? 0 },
+  XLEN: {
+    min: 1,
+    max: 1,
+    run: ({ redis, args: [key = ''] }) => redis.find(key, 'stream')?.entries.length ?? 0,
+  },
   XRANGE: { min: 3, run: ({ redis, args }) => rangeOf(redis, args, false) },
   XREVRANGE: { min: 3, run: ({ redis, args }) => rangeOf(redis, args, true) },
   XDEL: {
@@ -386,4 +391,3 @@ export const STREAM_COMMANDS: Readonly<Record<string, CommandRule>> = {
   XINFO: { min: 2, run: ({ redis, args }) => info(redis, args) },
   XSETID: { min: 2, writes: true, run: ({ redis, args }) => setId(redis, args) },
 }
-

@@ -1,6 +1,6 @@
 /** XREAD and XREADGROUP of the in-memory Redis: at once, or blocked until a stream has something new. */
 import { wholeNumber } from './data-commands.ts'
-import { BLOCKED, type CommandRule, type Keyspace, type ServerClient, type Waiter } from './keyspace.ts'
+import type { BLOCKED, CommandRule, Keyspace, ServerClient, Waiter } from './keyspace.ts'
 import { fault, type Reply, SYNTAX } from './redis-replies.ts'
 import { compareIds, LAST_ID, nextId, parseId, type StreamId } from './stream-ids.ts'
 import type { GroupValue, StreamEntry, StreamValue } from './stream-value.ts'
@@ -90,7 +90,11 @@ function hasNew(stream: StreamValue, after: StreamId): boolean {
   return last !== undefined && compareIds(last.id, after) > 0
 }
 
-function read(redis: Keyspace, client: ServerClient | undefined, request: ReadRequest): Reply | typeof BLOCKED {
+function read(
+  redis: Keyspace,
+  client: ServerClient | undefined,
+  request: ReadRequest,
+): Reply | typeof BLOCKED {
   const { group: reader, countMax, streams, blockMs } = request
   const after = new Map<string, StreamId>()
   const groups = new Map<string, GroupValue>()
@@ -114,8 +118,10 @@ function read(redis: Keyspace, client: ServerClient | undefined, request: ReadRe
     const group = groups.get(key)
     if (group !== undefined && reader !== undefined) {
       if (from !== LAST_ID) found.push([key, history(redis, stream, group, reader, from, countMax)])
-      else if (hasNew(stream, group.lastId)) found.push([key, deliver(redis, stream, group, reader, countMax)])
-    } else if (hasNew(stream, from)) found.push([key, stream.range(nextId(from), LAST_ID, countMax).map(entryReply)])
+      else if (hasNew(stream, group.lastId))
+        found.push([key, deliver(redis, stream, group, reader, countMax)])
+    } else if (hasNew(stream, from))
+      found.push([key, stream.range(nextId(from), LAST_ID, countMax).map(entryReply)])
   }
   if (found.length > 0) return found
   if (blockMs === undefined || client === undefined) return null
