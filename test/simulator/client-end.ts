@@ -11,7 +11,6 @@ import type { Strand } from './virtual-time.ts'
 
 interface Sent {
   readonly asBuffers: boolean
-  readonly isHash: boolean
   readonly sentMs: number
   isOver: boolean
   resolve(value: unknown): void
@@ -67,7 +66,7 @@ export class ClientEnd extends EventEmitter implements WireEnd {
   ): Promise<unknown> {
     if (this.status !== 'ready' || this.#wire === undefined) return Promise.reject(new Error(NOT_CONNECTED))
     const words = [name.toUpperCase(), ...args.flat().map(toBytes)]
-    return this.#send(words, asBuffers, name === 'hgetall')
+    return this.#send(words, asBuffers)
   }
 
   onReply(reply: Reply): void {
@@ -78,10 +77,7 @@ export class ClientEnd extends EventEmitter implements WireEnd {
     if (sent === undefined || sent.isOver) return
     sent.isOver = true
     if (reply instanceof RedisFault) sent.reject(new Error(reply.message))
-    else {
-      const value = fromBytes(reply, sent.asBuffers)
-      sent.resolve(sent.isHash && Array.isArray(value) ? toHash(value) : value)
-    }
+    else sent.resolve(fromBytes(reply, sent.asBuffers))
   }
 
   onClosed(): void {
@@ -137,10 +133,10 @@ export class ClientEnd extends EventEmitter implements WireEnd {
     )
   }
 
-  #send(words: readonly string[], asBuffers: boolean, isHash = false): Promise<unknown> {
+  #send(words: readonly string[], asBuffers: boolean): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const { nowMs } = this.#network.time
-      this.#sent.push({ asBuffers, isHash, sentMs: nowMs, isOver: false, resolve, reject })
+      this.#sent.push({ asBuffers, sentMs: nowMs, isOver: false, resolve, reject })
       this.#watchCommands()
       this.#watchSocket()
       this.#wire?.send(words)
@@ -192,26 +188,49 @@ function toHash(reply: readonly unknown[]): Record<string, unknown> {
   return fields
 }
 
-/** A client whose every other method is a command of that name: `xrangeBuffer(…)` sends XRANGE and answers Buffers. */
-export function asRedis(end: ClientEnd): Redis {
+type Request = (
+  name: string,
+  args: readonly (Argument | readonly Argument[])[],
+  asBuffers: boolean,
+) => Promise<unknown>
+
+/** A client whose every method is a command of that name: `xrangeBuffer(…)` sends XRANGE and answers Buffers. */
+export function commandMethods(request: Request, own: (name: string) => unknown = () => undefined): Redis {
   const methods = new Map<string | symbol, unknown>()
   const make = (name: string | symbol): unknown => {
-    const own: unknown = Reflect.get(end, name, end)
-    if (typeof own === 'function') return own.bind(end)
     if (typeof name === 'symbol' || name === 'then') return undefined
+    const known = own(name)
+    if (known !== undefined) return known
     if (/^call(Buffer)?$/.test(name)) {
       return (command: string, ...args: (Argument | Argument[])[]) =>
-        end.request(command.toUpperCase(), args, name === 'callBuffer')
+        request(command.toUpperCase(), args, name === 'callBuffer')
+    }
+    if (name === 'hgetall') {
+      return async (key: Argument) => toHash((await request(name, [key], false)) as unknown[])
     }
     const command = name.replace(/Buffer$/, '')
-    return (...args: (Argument | Argument[])[]) => end.request(command, args, name.endsWith('Buffer'))
+    return (...args: (Argument | Argument[])[]) => request(command, args, name.endsWith('Buffer'))
   }
-  const proxy = new Proxy(end, {
-    get: (_, name) => {
-      if (name === 'status') return end.status
-      if (!methods.has(name)) methods.set(name, make(name))
-      return methods.get(name)
+  const proxy = new Proxy(
+    {},
+    {
+      get: (_, name) => {
+        if (name === 'status') return own('status')
+        if (!methods.has(name)) methods.set(name, make(name))
+        return methods.get(name)
+      },
     },
-  })
-  return proxy as unknown as Redis
+  )
+  return proxy as Redis
+}
+
+/** The client that a `RedisLink` holds. */
+export function asRedis(end: ClientEnd): Redis {
+  return commandMethods(
+    (name, args, asBuffers) => end.request(name, args, asBuffers),
+    (name) => {
+      const member: unknown = Reflect.get(end, name, end)
+      return typeof member === 'function' ? member.bind(end) : name === 'status' ? member : undefined
+    },
+  )
 }

@@ -64,6 +64,8 @@ export class Keyspace {
   readonly clockMs: () => number
   readonly clients: Map<number, ServerClient> = new Map()
   runId = runIdOf(1)
+  /** What `*` stands for in the next XADD to a key, where ids are to be another server's; else they follow the clock. */
+  readonly givenIds: Map<string, string[]> = new Map()
   protected data: Map<string, Value> = new Map()
   protected expiries: Map<string, number> = new Map()
   protected waiters: Waiter[] = []

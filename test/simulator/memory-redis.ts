@@ -73,7 +73,11 @@ export class MemoryRedis extends Keyspace {
       throw new Error(`The in-memory Redis does not know ${name} ${args.join(' ').slice(0, 80)}; teach it.`)
     }
     if (args.length < rule.min || args.length > (rule.max ?? Number.POSITIVE_INFINITY)) {
-      throw fault(`ERR wrong number of arguments for '${name.toLowerCase()}' command`)
+      throw fault(
+        client === undefined
+          ? 'ERR Wrong number of args calling Redis command from script'
+          : `ERR wrong number of arguments for '${name.toLowerCase()}' command`,
+      )
     }
     if (rule.grows === true && this.isOutOfMemory && !mayGrow) throw fault(OUT_OF_MEMORY)
     return rule.run({ redis: this, args, client })

@@ -68,6 +68,14 @@ export const SERVER_COMMANDS: Readonly<Record<string, CommandRule>> = {
       return OK
     },
   },
+  KEYS: {
+    min: 1,
+    max: 1,
+    run: ({ redis, args: [pattern = ''] }) => {
+      if (pattern !== '*') throw new Error(`The in-memory Redis does not know KEYS ${pattern}; teach it.`)
+      return redis.keys()
+    },
+  },
   MEMORY: {
     min: 2,
     run: ({ redis, args: [action = '', key = ''] }) => {

@@ -57,7 +57,8 @@ function addEntry(redis: Keyspace, [key = '', ...rest]: readonly string[]): Repl
   if (fields.length === 0 || fields.length % 2 !== 0) {
     throw fault("ERR wrong number of arguments for 'xadd' command")
   }
-  const given = idText === '*' ? undefined : parseNewId(idText)
+  const dictated = idText === '*' ? redis.givenIds.get(key)?.shift() : idText
+  const given = dictated === undefined ? undefined : parseNewId(dictated)
   if (given?.text === '0-0') throw fault('ERR The ID specified in XADD must be greater than 0-0')
   const known = redis.find(key, 'stream')
   if (known === undefined && !mayCreate) return null
@@ -202,10 +203,8 @@ function claim(redis: Keyspace, [key = '', name = '', me = '', ...rest]: readonl
     if (entry === undefined && !options.isForced) continue
     if (entry !== undefined && !isIdle(redis, entry, options)) continue
     owner ??= group.consumer(me, redis.nowMs)
-    if (entry === undefined) {
-      entry = group.give(id, owner, redis.nowMs)
-      entry.deliveries = 0
-    } else if (entry.consumer !== owner) group.move(entry, owner)
+    if (entry === undefined) entry = group.give(id, owner, redis.nowMs)
+    else if (entry.consumer !== owner) group.move(entry, owner)
     entry.deliveredMs = options.deliveredMs
     if (options.deliveries !== undefined) entry.deliveries = options.deliveries
     else if (!options.isBare) entry.deliveries += 1
@@ -340,9 +339,6 @@ function setId(redis: Keyspace, [key = '', idText = '', ...options]: readonly st
   const top = stream.entries.at(-1)
   if (top !== undefined && compareIds(id, top.id) < 0) {
     throw fault('ERR The ID specified in XSETID is smaller than the target stream top item')
-  }
-  if (compareIds(id, stream.maxDeletedId) < 0) {
-    throw fault('ERR The ID specified in XSETID is smaller than current max_deleted_entry_id')
   }
   stream.lastId = id
   return OK

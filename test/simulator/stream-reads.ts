@@ -153,14 +153,15 @@ export function serveWaiter(redis: Keyspace, waiter: Waiter, key: string): Reply
   const { group: reader, countMax } = waiter
   if (reader === undefined) {
     const after = waiter.after.get(key)
-    if (after === undefined || !hasNew(stream, after)) return undefined
+    if (after === undefined || compareIds(stream.lastId, after) <= 0) return undefined
     return [[key, stream.range(nextId(after), LAST_ID, countMax).map(entryReply)]]
   }
   const group = stream.groups.get(reader.name)
   if (group === undefined) {
     return fault('NOGROUP the consumer group this client was blocked on no longer exists')
   }
-  if (!hasNew(stream, group.lastId)) return undefined
+  // Also for an entry that was deleted since: Redis then answers an empty list.
+  if (compareIds(stream.lastId, group.lastId) <= 0) return undefined
   return [[key, deliver(redis, stream, group, reader, countMax)]]
 }
 
