@@ -16,7 +16,7 @@ import {
   type StoredEvent,
   sourcesOf,
 } from './partition-state.ts'
-import { ATTEMPTS_MAX, type Plan, PULSE_MS, SURVEY_MS, type Tally, tally } from './scenario.ts'
+import { ATTEMPTS_MAX, LATE, type Plan, PULSE_MS, SURVEY_MS, type Tally, tally } from './scenario.ts'
 import { compareIds, parseId } from './stream-ids.ts'
 
 export interface SentOrder {
@@ -53,6 +53,8 @@ const LOSSES = ['entries-lost', 'commands-lost', 'group-vanished', 'outbox-gap',
 export class Ledger {
   readonly orders: Map<number, SentOrder> = new Map()
   readonly runs: HandlerRun[] = []
+  /** How often an order failed besides its plan, in the hands of whoever held it. */
+  readonly lateRuns: Map<number, number> = new Map()
   readonly partitions: readonly PartitionKeys[]
   readonly #ordering: Ordering
 
@@ -142,6 +144,7 @@ export class Ledger {
     }
     if (plan.kind === 'reject' && error.includes('rejected')) return []
     if (plan.kind === 'exhaust' && error.includes('exhausted')) return []
+    if (error.includes(LATE) && this.lateRuns.has(n)) return []
     return [`order ${n} was to end ${plan.kind}, but is dead: ${error}`]
   }
 
@@ -151,7 +154,9 @@ export class Ledger {
     for (const { what, n, attempt, process } of this.runs) {
       const plan = what === 'place' ? this.orders.get(n)?.plan : undefined
       const most =
-        plan === undefined || plan.kind === 'exhaust' ? ATTEMPTS_MAX : 1 + plan.retries + plan.throws
+        plan === undefined || plan.kind === 'exhaust'
+          ? ATTEMPTS_MAX
+          : 1 + plan.retries + plan.throws + (this.lateRuns.get(n) ?? 0)
       if (attempt > most) wrong.push(`${what} ${n} ran as attempt ${attempt}, of ${most} at most`)
       const name = `${what} ${n} attempt ${attempt}`
       processes.set(name, (processes.get(name) ?? new Set()).add(process))

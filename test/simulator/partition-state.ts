@@ -73,6 +73,18 @@ export function keyOfEntry({ fields }: StreamEntry): string {
   return decodeEntry(bytes(fields[1] ?? '')).key
 }
 
+/** The consumer that a command is pending with, under its own entry or a copy. */
+export function holderOf(redis: Keyspace, keys: PartitionKeys, token: string): string | undefined {
+  for (const key of sourcesOf(keys)) {
+    const stream = redis.find(key, 'stream')
+    for (const { id, consumer } of groupOf(redis, key)?.pending ?? []) {
+      const name = stream?.find(id)?.fields[0]
+      if (name === token || (name === '-' && `e${id.text}` === token)) return consumer.name
+    }
+  }
+  return undefined
+}
+
 /** True when nothing is pending, waiting, on its way or unread. */
 export function isAtRest(redis: Keyspace, keys: PartitionKeys): boolean {
   const isRead = sourcesOf(keys).every((key) => {

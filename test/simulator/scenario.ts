@@ -135,7 +135,7 @@ export function planOf(seed: number, n: number, poisonous: number): Plan {
   if (dice < 0.2) return { ...plan, throws: chance.whole(1, 2) }
   if (dice < 0.26) return { ...plan, kind: 'reject' }
   if (dice < 0.29) return { ...plan, kind: 'exhaust' }
-  if (dice < 0.36) return { ...plan, durationMs: chance.between(200, 1600) }
+  if (dice < 0.4) return { ...plan, durationMs: chance.between(200, 1600) }
   return plan
 }
 
@@ -144,6 +144,8 @@ export interface HandlerWorld {
   planOf(n: number): Plan
   /** Each run of each command. */
   onRun(what: string, n: number, command: HandledCommand): void
+  /** A run that took much longer than planned, because its process was paused, is about to fail. */
+  onLate(n: number, command: HandledCommand): void
   /** Ends the process; never resolves. */
   crash(): Promise<never>
 }
@@ -197,11 +199,20 @@ export function scenarioCatalogue(world: HandlerWorld, options: ScenarioOptions)
   ])
 }
 
+/** As a call to the outside that was cut while the process slept. */
+const LATE_MS = 900
+export const LATE = 'it woke up late'
+
 async function placeAll(world: HandlerWorld, batch: readonly HandledCommand<Keyed>[]): Promise<Outcome[]> {
   const plans = batch.map(({ payload }) => world.planOf(payload.n))
   for (const command of batch) world.onRun('place', command.payload.n, command)
   const durationMs = Math.max(...plans.map((plan) => plan.durationMs))
+  const startedMs = world.clock.monotonicMs()
   if (durationMs > 0) await world.clock.sleep(durationMs)
+  if (world.clock.monotonicMs() - startedMs > durationMs + LATE_MS) {
+    for (const command of batch) if (batch.length === 1) world.onLate(command.payload.n, command)
+    throw new Error(LATE)
+  }
   if (plans.some(({ kind }) => kind === 'poison')) await world.crash()
   if (batch.some((command, i) => command.attempt <= (plans[i]?.throws ?? 0)))
     throw new Error('thrown as planned')

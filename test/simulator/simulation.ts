@@ -17,7 +17,7 @@ import { BLOCKED, type Snapshot } from './keyspace.ts'
 import { Ledger, type SentOrder } from './ledger.ts'
 import { MemoryRedis } from './memory-redis.ts'
 import { Network } from './network.ts'
-import { groupOf, keyOfEntry, sourcesOf } from './partition-state.ts'
+import { groupOf, holderOf, keyOfEntry, sourcesOf } from './partition-state.ts'
 import { RedisFault, type Reply } from './redis-replies.ts'
 import {
   PARTITIONS,
@@ -171,6 +171,7 @@ export class Simulation {
             clock: own.clock,
             planOf: (n) => this.#planOf(n),
             onRun: (what, n, command) => this.#onRun(own, what, n, command),
+            onLate: (n, command) => this.#onLate(own, n, command),
             crash: () => this.#crash(own),
           },
           this.#options.scenario,
@@ -196,6 +197,16 @@ export class Simulation {
     if (this.#options.scenario.ordering === 'key' && this.#loss === undefined)
       this.#watchOrder(process, command)
     this.#note(`${process.name} runs ${what} ${n} attempt ${attempt}`)
+  }
+
+  /** Its failure counts only if nobody else has taken the command over. */
+  #onLate(process: SimulatedProcess, n: number, { id }: HandledCommand): void {
+    const [, partition, token = ''] = id.split('.')
+    const keys = this.#ledger.partitions[Number(partition)]
+    const holder = keys === undefined ? undefined : holderOf(this.#redis, keys, token)
+    this.#note(`${process.name} is late with ${n}, which ${holder ?? 'nobody'} holds`)
+    if (holder !== process.name) return
+    this.#ledger.lateRuns.set(n, (this.#ledger.lateRuns.get(n) ?? 0) + 1)
   }
 
   #crash(process: SimulatedProcess): Promise<never> {
