@@ -13,6 +13,7 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import type { ReplicationRule } from '../redis/replication.ts'
 import type { Clock } from './clock.ts'
 import type { RunScope } from './command-run.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
@@ -21,6 +22,7 @@ import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts'
 import type { LeaseSighting, Sighting } from './lookout.ts'
 import { OrderedStream } from './ordered-stream.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
+import { ServerWatch } from './server-watch.ts'
 import { Service } from './service.ts'
 
 export interface ConsumerSetup {
@@ -34,6 +36,8 @@ export interface ConsumerSetup {
   readonly telemetry: Telemetry
   readonly logger: Logger
   readonly options?: Partial<ConsumerOptions>
+  /** Tier `replicated`: what goes to other partitions waits for the replicas. */
+  readonly rule?: ReplicationRule | undefined
   /** The consumer's name, unique to this incarnation. Default 96 random bits. */
   readonly name?: string
   /** Makes the heartbeat. Default: a thread of its own. */
@@ -52,6 +56,7 @@ export class Consumer extends Service implements HealthSource {
   readonly #partitions: PartitionConsumer[] = []
   readonly #ordered: OrderedStream[] = []
   readonly #heartbeat: ConsumerHeartbeat
+  readonly #server: ServerWatch
 
   constructor(setup: ConsumerSetup) {
     super('consumer')
@@ -68,8 +73,9 @@ export class Consumer extends Service implements HealthSource {
       handlers,
       batchesMax: this.#options.batchesMax,
     })
-    this.#assemble()
+    this.#server = new ServerWatch({ link: setup.command, clock, telemetry })
     const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
+    this.#assemble(Math.max(...limits, 0))
     this.#heartbeat = makeHeartbeat({
       clock,
       url: links.options.address.url,
@@ -89,6 +95,8 @@ export class Consumer extends Service implements HealthSource {
 
   health(): HealthReport {
     if (this.state !== 'running') return { ready: false, detail: `consumer is ${this.state}` }
+    const suspended = this.#dispatcher.health()
+    if (suspended !== undefined) return suspended
     const reports = [...this.#partitions, ...this.#ordered].map((part) => part.health())
     const stuck = reports.filter((report) => !report.ready)
     const shown = stuck.length > 0 ? stuck : reports
@@ -102,6 +110,7 @@ export class Consumer extends Service implements HealthSource {
         'There is nothing to consume: define a handler in workers/.',
       )
     }
+    await this.#server.start()
     await this.#heartbeat.start()
     for (const partition of this.#partitions) await partition.start()
   }
@@ -113,13 +122,14 @@ export class Consumer extends Service implements HealthSource {
     this.#dispatcher.close()
     const parts = [...this.#partitions, ...this.#ordered]
     await Promise.all(parts.map((part) => part.stopReading()))
-    await Promise.all(parts.map((part) => part.handBack()))
+    await Promise.all(this.#partitions.map((partition) => partition.handBack()))
     await Promise.all([
       this.#dispatcher.drain(limit.signal),
       ...parts.map((part) => part.settled(limit.signal)),
     ])
     timer.cancel()
     await this.#heartbeat.stop()
+    await this.#server.stop()
     await Promise.all(parts.map((part) => part.release()))
   }
 
@@ -135,18 +145,22 @@ export class Consumer extends Service implements HealthSource {
     for (const stream of this.#ordered) if (stream.name === sighting.stream) stream.notice(sighting)
   }
 
-  #assemble(): void {
-    const { catalogue, handlers, ids, clock } = this.#setup
+  #assemble(runLimitMs: number): void {
+    const { catalogue, handlers, ids, clock, links, rule } = this.#setup
+    const confirmed = rule && { link: links.open('command'), rule }
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
     const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
     const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
     const { consumer } = this
-    const shared = { ...this.#setup, options: this.#options, dispatcher: this.#dispatcher, consumer }
+    const server = this.#server
+    const serverNowMs = server.latestMs
+    const { options, dispatcher } = { options: this.#options, dispatcher: this.#dispatcher }
+    const shared = { ...this.#setup, options, dispatcher, consumer, server, runLimitMs, confirmed }
     const { inFlightMax, inFlightBytesMax } = this.#options
     for (const stream of streams) {
       const scopeOf = (partition: number, epoch: number | undefined): RunScope => ({
-        ...{ stream: stream.name, partition, epoch, ids, clock, partitionsOf },
+        ...{ stream: stream.name, partition, epoch, ids, clock, serverNowMs, partitionsOf },
       })
       if (stream.ordering === 'key') {
         const part = stream.partitions / total

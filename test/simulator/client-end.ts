@@ -44,6 +44,18 @@ export class ClientEnd extends EventEmitter implements WireEnd {
     this.#later(0, () => this.#dial())
   }
 
+  /** The socket, as far as it is asked for: `destroy` drops it without waiting for the other side. */
+  readonly stream: { destroy(): void } = {
+    destroy: () => {
+      const wire = this.#wire
+      if (wire === undefined) return
+      wire.closeByClient(!wire.isStalled)
+      this.#later(0, () => {
+        if (this.#wire === wire) this.onClosed()
+      })
+    },
+  }
+
   disconnect(andReconnect = false): void {
     if (!andReconnect) this.#isEnding = true
     const wire = this.#wire
@@ -224,13 +236,15 @@ export function commandMethods(request: Request, own: (name: string) => unknown 
   return proxy as Redis
 }
 
+const OWN_STATE = new Set(['status', 'stream'])
+
 /** The client that a `RedisLink` holds. */
 export function asRedis(end: ClientEnd): Redis {
   return commandMethods(
     (name, args, asBuffers) => end.request(name, args, asBuffers),
     (name) => {
       const member: unknown = Reflect.get(end, name, end)
-      return typeof member === 'function' ? member.bind(end) : name === 'status' ? member : undefined
+      return typeof member === 'function' ? member.bind(end) : OWN_STATE.has(name) ? member : undefined
     },
   )
 }

@@ -339,7 +339,7 @@ const scheduleSteps = [
       const state = await readSchedule(link, shared, 'tick')
       const watermarkMs = isNow ? undefined : (state.watermarkMs ?? 0)
       return fireSchedule(link, spec, {
-        ...{ epoch: state.epoch, watermarkMs, missedCount: 2 },
+        ...{ epoch: state.epoch, watermarkMs, missed: { count: 2, firstMs: 1, lastMs: 2 } },
         tickMs: (state.watermarkMs ?? 0) + 1 + ahead,
         blob: body === '' ? undefined : Buffer.from(body),
         overlap: forbids ? 'forbid' : 'allow',

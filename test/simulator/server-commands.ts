@@ -41,7 +41,15 @@ function info({ redis, args }: CommandCall): Reply {
   const lines = [
     ...['# Server', 'redis_version:7.0.15', 'redis_mode:standalone', 'process_id:1', `run_id:${redis.runId}`],
     ...['# Memory', 'used_memory:1000000', 'maxmemory:0', 'total_system_memory:1000000000'],
-    ...['maxmemory_policy:noeviction', '# Persistence', 'loading:0', 'aof_enabled:1', '# Replication'],
+    ...[
+      'maxmemory_policy:noeviction',
+      '# Stats',
+      'evicted_keys:0',
+      '# Persistence',
+      'loading:0',
+      'aof_enabled:1',
+      '# Replication',
+    ],
     ...['role:master', 'connected_slaves:0'],
   ]
   if (section === 'default' || section === 'all') return `${lines.join('\r\n')}\r\n`

@@ -1,7 +1,8 @@
 /** The product's own connections, over simulated clients and in virtual time. */
 import { MillraceError } from '../../src/contracts/errors.ts'
 import type { Telemetry } from '../../src/contracts/telemetry.ts'
-import { type ConnectionRole, RedisLink, RedisLinks } from '../../src/redis/connection.ts'
+import { type ClientOptions, type ConnectionRole, RedisLink, RedisLinks } from '../../src/redis/connection.ts'
+import type { StreamMarks } from '../../src/redis/stream-marks.ts'
 import type { Clock } from '../../src/runtime/clock.ts'
 import { asRedis, ClientEnd } from './client-end.ts'
 import type { Network } from './network.ts'
@@ -22,16 +23,17 @@ export interface LinksParts {
 class SimulatedLink extends RedisLink {
   readonly #clock: Clock
 
-  constructor(role: ConnectionRole, parts: LinksParts) {
+  constructor(role: ConnectionRole, parts: LinksParts, marks: StreamMarks) {
     const { network, strand, clock, telemetry, label, blockMs, commandTimeoutMs } = parts
-    super(role, {
+    const options = {
       address: { url: 'redis://simulated' },
       telemetry,
       random: () => clock.random(),
       blockMs,
       commandTimeoutMs,
-      dial: (options) => asRedis(new ClientEnd(network, strand, `${label} ${role}`, options)),
-    })
+      dial: (chosen: ClientOptions) => asRedis(new ClientEnd(network, strand, `${label} ${role}`, chosen)),
+    }
+    super(role, options, marks)
     this.#clock = clock
   }
 
@@ -72,7 +74,7 @@ export class SimulatedLinks extends RedisLinks {
   }
 
   override open(role: ConnectionRole): RedisLink {
-    const link = new SimulatedLink(role, this.#parts)
+    const link = new SimulatedLink(role, this.#parts, this.marks)
     this.#opened.add(link)
     return link
   }

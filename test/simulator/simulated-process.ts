@@ -14,10 +14,12 @@ import type { RedisLink } from '../../src/redis/connection.ts'
 import { writeBeat } from '../../src/redis/consumer-group.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import { partitionKeys } from '../../src/redis/keys.ts'
+import { LossWatch } from '../../src/redis/loss-watch.ts'
+import { leavingBeat } from '../../src/redis/partition-lease.ts'
 import { Consumer, type ConsumerHeartbeat } from '../../src/runtime/consumer.ts'
 import type { ConsumerOptions } from '../../src/runtime/consumer-options.ts'
 import type { HeartbeatOptions } from '../../src/runtime/heartbeat.ts'
-import { LEAVING, lookOut, lookOutForLeases } from '../../src/runtime/lookout.ts'
+import { lookOut, lookOutForLeases } from '../../src/runtime/lookout.ts'
 import { Service } from '../../src/runtime/service.ts'
 import type { Chance } from './chance.ts'
 import type { Network } from './network.ts'
@@ -86,6 +88,8 @@ export class SimulatedProcess {
     const command = this.#links.open('command')
     await command.whenReady(CONNECT_WAIT_MS)
     const catalogue = this.#parts.catalogueOf(this)
+    const after = (ms: number, call: () => void) => void clock.after(ms, call)
+    await new LossWatch({ telemetry, streams: catalogue.streams.values(), after }).watch(command)
     const ids = await joinFleet(command, catalogue.streams.values())
     const links = this.#links
     const shared = { links, command, catalogue, ids, clock, telemetry, logger: SILENT_LOGGER }
@@ -200,7 +204,8 @@ class SimulatedHeartbeat extends Service {
     for (let count = 1; !this.stopSignal.aborted; count++) {
       try {
         await link.whenReady(intervalMs)
-        await writeBeat(link, keys, consumer, `${count}:0${this.#isLeaving ? LEAVING : ''}`)
+        const value = `${count}:0`
+        await writeBeat(link, keys, consumer, this.#isLeaving ? leavingBeat(value) : value)
         if (isFirst) {
           isFirst = false
           onFirst()
