@@ -3,7 +3,8 @@
  * on both. Times differ by nature and are told as rough distances; entry ids of the memory are those that the server gave.
  */
 import { type RedisLink, redisError } from '../../src/redis/connection.ts'
-import { SCRIPTS, type ScriptName } from '../../src/redis/scripts.ts'
+import { SCRIPTS } from '../../src/redis/scripts.ts'
+import { StreamMarks } from '../../src/redis/stream-marks.ts'
 import { commandMethods } from './client-end.ts'
 import { BLOCKED } from './keyspace.ts'
 import type { MemoryRedis } from './memory-redis.ts'
@@ -24,22 +25,22 @@ export function memoryLink(redis: MemoryRedis): RedisLink {
     return fromBytes(answer, asBuffers)
   }
   const client = commandMethods(async (name, args, asBuffers) => request(name, args, asBuffers))
-  const link: Pick<RedisLink, 'client' | 'run' | 'use'> = {
-    client,
-    run: async (name: ScriptName, keys, args) => {
-      try {
-        return request('EVAL', [SCRIPTS[name].source, keys.length, ...keys, ...args], true)
-      } catch (error) {
-        throw redisError(error, `script ${name}`)
-      }
-    },
-    use: async (what, work) => {
-      try {
-        return await work(client)
-      } catch (error) {
-        throw redisError(error, what)
-      }
-    },
+  const evaluate: RedisLink['run'] = async (name, keys, args) => {
+    try {
+      return request('EVAL', [SCRIPTS[name].source, keys.length, ...keys, ...args], true)
+    } catch (error) {
+      throw redisError(error, `script ${name}`)
+    }
+  }
+  const use: RedisLink['use'] = async (what, work) => {
+    try {
+      return await work(client)
+    } catch (error) {
+      throw redisError(error, what)
+    }
+  }
+  const link: Pick<RedisLink, 'client' | 'marks' | 'run' | 'evaluate' | 'use'> = {
+    ...{ client, marks: new StreamMarks(), run: evaluate, evaluate, use },
   }
   return link as RedisLink
 }
@@ -163,6 +164,7 @@ export class ComparedSide {
   #told(value: unknown): unknown {
     if (Buffer.isBuffer(value)) return this.#tellText(value.toString('latin1'))
     if (typeof value === 'string') return this.#tellText(value)
+    if (typeof value === 'number' && value > 1e15) return this.#tellTime(value / 1000)
     if (typeof value === 'number' && value > 1e12) return this.#tellTime(value)
     if (typeof value === 'number' && value > ROUGH_MS) return `far ${Math.round(value / ROUGH_MS)}`
     if (Array.isArray(value)) return value.map((each) => this.#told(each))
@@ -176,6 +178,7 @@ export class ComparedSide {
   #tellText(text: string): string {
     return text
       .replace(/(?<!\d)1[5-9]\d{11}(?![\d-])/g, (time) => this.#tellTime(Number(time)))
+      .replace(/(?<!\d)1[5-9]\d{14}(?!\d)/g, (micros) => this.#tellTime(Number(micros) / 1000))
       .replace(/(?<=^|o)1[5-9]\d{8}$/g, (seconds) => this.#tellTime(Number(seconds) * 1000))
   }
 

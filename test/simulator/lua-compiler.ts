@@ -184,26 +184,36 @@ class Compiler {
     return `${values.setup}let ${names.map((name, i) => `${name} = ${values.at(i)}`).join(', ')};`
   }
 
+  /** As Lua does: where to store is settled before the first store. */
   #assignment(node: luaparse.AssignmentStatement): string {
     const values = this.#values(node.variables.length, node.init)
     const [only] = node.variables
-    if (node.variables.length === 1 && only !== undefined)
-      return this.#store(only, values.setup, values.at(0))
-    const held = node.variables.map((_, i) => `h${this.#count}$${i}`)
-    this.#count += 1
-    const hold = `let ${held.map((name, i) => `${name} = ${values.at(i)}`).join(', ')};`
-    return `{${values.setup}${hold}${node.variables.map((to, i) => this.#store(to, '', held[i] ?? '')).join('')}}`
+    if (node.variables.length === 1 && only !== undefined) {
+      return `{${values.setup}${this.#storeTo(only)(values.at(0))}}`
+    }
+    const n = this.#count++
+    const places: string[] = []
+    const stores = node.variables.map((to, i) => {
+      if (to.type === 'Identifier') return this.#storeTo(to)
+      places.push(`b${n}$${i} = ${this.#expression(to.base)}`, `k${n}$${i} = ${this.#keyOf(to)}`)
+      return (value: string) => `setIndex(b${n}$${i}, k${n}$${i}, ${value});`
+    })
+    const held = node.variables.map((_, i) => `h${n}$${i} = ${values.at(i)}`)
+    const setup = `const ${[...places, ...held].join(', ')};`
+    return `{${values.setup}${setup}${stores.map((store, i) => store(`h${n}$${i}`)).join('')}}`
   }
 
-  #store(to: luaparse.AssignmentStatement['variables'][number], setup: string, value: string): string {
-    if (to.type === 'Identifier') {
-      const name = this.#scope.find(to.name) ?? this.#refuse(`setting the global "${to.name}"`)
-      return setup === '' ? `${name} = ${value};` : `{${setup}${name} = ${value};}`
+  #keyOf(to: luaparse.MemberExpression | luaparse.IndexExpression): string {
+    return to.type === 'IndexExpression' ? this.#expression(to.index) : JSON.stringify(to.identifier.name)
+  }
+
+  #storeTo(to: luaparse.AssignmentStatement['variables'][number]): (value: string) => string {
+    if (to.type !== 'Identifier') {
+      const place = `${this.#expression(to.base)}, ${this.#keyOf(to)}`
+      return (value) => `setIndex(${place}, ${value});`
     }
-    const key =
-      to.type === 'IndexExpression' ? this.#expression(to.index) : JSON.stringify(to.identifier.name)
-    const store = `setIndex(${this.#expression(to.base)}, ${key}, ${value});`
-    return setup === '' ? store : `{${setup}${store}}`
+    const name = this.#scope.find(to.name) ?? this.#refuse(`setting the global "${to.name}"`)
+    return (value) => `${name} = ${value};`
   }
 
   /** The values of a list of expressions, adjusted to so many. */

@@ -20,9 +20,16 @@ import {
 } from '../../src/redis/consumer-group.ts'
 import { discardDead, findDead, readDead, redriveDead, trimDead } from '../../src/redis/dead-letter-stream.ts'
 import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
+import { releaseLease, renewLease, takeLease } from '../../src/redis/lease-store.ts'
 import { leasedMembership, sharedMembership } from '../../src/redis/membership.ts'
 import { appendOnce, readOutbox, trimOutbox } from '../../src/redis/outbox.ts'
-import { promoteDue, sweepRecords, trimCommands, trimEvents } from '../../src/redis/partition-care.ts'
+import {
+  dropFinished,
+  promoteDue,
+  sweepRecords,
+  trimCommands,
+  trimEvents,
+} from '../../src/redis/partition-care.ts'
 import {
   askPartition,
   chargeSuspects,
@@ -46,6 +53,7 @@ import {
   settle,
 } from '../../src/redis/settlements.ts'
 import { readPartitionOverview } from '../../src/redis/stream-overview.ts'
+import { readProgress } from '../../src/redis/stream-progress.ts'
 import { commitViews, openReader, readViews, stopReader } from '../../src/redis/view-store.ts'
 import type { ComparedSide } from './compared-side.ts'
 
@@ -297,6 +305,51 @@ const careSteps = [
   ),
 ]
 
+const lossSteps = [
+  step(
+    'restore ids',
+    fc.tuple(which, which, which, fc.constantFrom('', '3')),
+    (side, [at, ready, events, counter]) => {
+      const { commands, ready: copies, events: log, counter: number, floors } = shared
+      const beyond = (key: string, rank: number): string =>
+        rank % 3 === 0 ? '' : rank % 3 === 1 ? side.idOf(key, rank) : `${side.idOf(key, rank)}1`
+      const seen = [beyond(commands, at), beyond(copies, ready), beyond(log, events), counter]
+      return side.link.evaluate('restore-ids', [commands, copies, log, number, floors], seen)
+    },
+  ),
+  step('restore outbox', which, (side, at) =>
+    side.link.evaluate(
+      'restore-outbox',
+      [shared.outbox],
+      [`${side.idOf(shared.outbox, at)}${at % 2 === 0 ? '' : '1'}`],
+    ),
+  ),
+  step('drop finished', fc.tuple(source, which, count), (side, [from, at, most]) =>
+    dropFinished(
+      side.link,
+      shared,
+      from,
+      at % 2 === 0 ? undefined : side.idOf(keyOf(shared, from), at),
+      most,
+    ),
+  ),
+  step('progress', fc.constantFrom(shared, ordered), ({ link }, keys) => readProgress(link, keys)),
+  step('take lease', fc.tuple(worker, fc.nat({ max: 2 })), async ({ link }, [owner, how]) => {
+    const me = { owner, takeoverMs: 1000 }
+    const seen = await takeLease(link, 'one', me, undefined)
+    return how === 0 ? seen : takeLease(link, 'one', me, how === 1 ? seen : { ...seen, beat: 'another' })
+  }),
+  step(
+    'renew or release lease',
+    fc.tuple(worker, fc.boolean(), fc.nat({ max: 1 })),
+    async ({ link }, [owner, renews, off]) => {
+      const { epoch } = await takeLease(link, 'one', { owner, takeoverMs: 1000 }, undefined)
+      const hold = { owner, epoch: epoch + off }
+      return renews ? renewLease(link, 'one', hold) : releaseLease(link, 'one', hold)
+    },
+  ),
+]
+
 const viewSteps = [
   step('open reader', fc.constant(0), ({ link }) => openReader(link, shared, 'r@1')),
   step(
@@ -512,5 +565,6 @@ export const steps: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: fc.oneof(...viewSteps) },
   { weight: 2, arbitrary: fc.oneof(...scheduleSteps) },
   { weight: 4, arbitrary: fc.oneof(...leaseSteps) },
+  { weight: 3, arbitrary: fc.oneof(...lossSteps) },
 )
 export const bareCommands: fc.Arbitrary<Step> = fc.oneof(...bareSteps)
