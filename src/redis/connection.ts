@@ -39,7 +39,12 @@ export interface ConnectionOptions {
   /** How long a reader blocks; its socket may stay silent 2 s longer. */
   readonly blockMs: number
   readonly commandTimeoutMs: number
+  /** Opens the client of a link; a test may put another in its place. */
+  readonly dial?: (options: ClientOptions) => Redis
 }
+
+/** For ioredis; replies come as they did before its version 6. */
+export type ClientOptions = RedisOptions & { replyMapping: 'legacy' }
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
   blockMs: 2000,
@@ -83,7 +88,8 @@ export class RedisLink implements ScriptRunner {
   ) {
     this.role = role
     this.marks = marks
-    this.client = new Redis(clientOptions(role, options, sentinels))
+    const { dial = (chosen: ClientOptions) => new Redis(chosen) } = options
+    this.client = dial(clientOptions(role, options, sentinels))
     this.client.on('error', () => undefined)
     if (isSentinelUrl(options.address.url)) this.#persist()
     this.client.on('close', () => {
@@ -310,7 +316,7 @@ function clientOptions(
   role: ConnectionRole,
   options: ConnectionOptions,
   sentinels: SentinelWatch | undefined,
-): RedisOptions & { replyMapping: 'legacy' } {
+): ClientOptions {
   const isBehindSentinel = isSentinelUrl(options.address.url)
   const retryMs = () => RECONNECT_MIN_MS + options.random() * RECONNECT_SPREAD_MS
   return {
@@ -352,7 +358,7 @@ const NOT_SENT = [NOT_CONNECTED, 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICA
  * Translates what ioredis throws. `ReplyError.command.args` holds payloads and AUTH arguments, so the original object
  * never travels on: only its first line does.
  */
-function redisError(error: unknown, what: string): MillraceError {
+export function redisError(error: unknown, what: string): MillraceError {
   if (error instanceof MillraceError) return error
   const text = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]?.slice(0, 300) ?? ''
   if (text.startsWith('OOM') || text.includes('-OOM ')) {

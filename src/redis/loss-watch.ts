@@ -17,6 +17,8 @@ export interface LossWatchParts {
   readonly telemetry: Telemetry
   /** Number of partitions by stream. */
   readonly streams: Iterable<{ readonly name: string; readonly partitions: number }>
+  /** Calls after so many ms. Default: by the network's own timer. */
+  readonly after?: (ms: number, call: () => void) => void
 }
 
 const LOG_WORDS: Readonly<Record<MarkedLog, string>> = {
@@ -62,9 +64,10 @@ export class LossWatch {
     } catch (error) {
       this.#parts.telemetry.emit('service.failed', { service: 'loss-watch', error: describeError(error) })
       // A connection that was lost again starts anew by itself.
-      AbortSignal.timeout(RETRY_MS).onabort = () => {
+      const { after = afterTimeout } = this.#parts
+      after(RETRY_MS, () => {
         if (link.ready && link.generation === generation) void this.#look(link)
-      }
+      })
     }
   }
 
@@ -117,4 +120,8 @@ export class LossWatch {
       }),
     )
   }
+}
+
+function afterTimeout(ms: number, call: () => void): void {
+  AbortSignal.timeout(ms).onabort = call
 }

@@ -18,7 +18,7 @@ import type { Clock } from './clock.ts'
 import type { RunScope } from './command-run.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
 import { Dispatcher } from './dispatcher.ts'
-import { Heartbeat } from './heartbeat.ts'
+import { Heartbeat, type HeartbeatOptions } from './heartbeat.ts'
 import type { LeaseSighting, Sighting } from './lookout.ts'
 import { OrderedStream } from './ordered-stream.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
@@ -38,7 +38,14 @@ export interface ConsumerSetup {
   readonly options?: Partial<ConsumerOptions>
   /** Tier `replicated`: what goes to other partitions waits for the replicas. */
   readonly rule?: ReplicationRule | undefined
+  /** The consumer's name, unique to this incarnation. Default 96 random bits. */
+  readonly name?: string
+  /** Makes the heartbeat. Default: a thread of its own. */
+  readonly makeHeartbeat?: (options: HeartbeatOptions) => ConsumerHeartbeat
 }
+
+/** What a consumer asks of its heartbeat. */
+export type ConsumerHeartbeat = Service & Pick<Heartbeat, 'announceLeaving'>
 
 export class Consumer extends Service implements HealthSource {
   /** Unique to this process incarnation: 96 random bits, never a host name. */
@@ -48,15 +55,17 @@ export class Consumer extends Service implements HealthSource {
   readonly #dispatcher: Dispatcher
   readonly #partitions: PartitionConsumer[] = []
   readonly #ordered: OrderedStream[] = []
-  readonly #heartbeat: Heartbeat
+  readonly #heartbeat: ConsumerHeartbeat
   readonly #server: ServerWatch
 
   constructor(setup: ConsumerSetup) {
     super('consumer')
     this.#setup = setup
     this.#options = resolveConsumerOptions(setup.options ?? {})
-    this.consumer = `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
+    this.consumer =
+      setup.name ?? `w${Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')}`
     const { clock, telemetry, logger, handlers, links } = setup
+    const { makeHeartbeat = (chosen: HeartbeatOptions) => new Heartbeat(chosen) } = setup
     this.#dispatcher = new Dispatcher({
       clock,
       telemetry,
@@ -67,7 +76,7 @@ export class Consumer extends Service implements HealthSource {
     this.#server = new ServerWatch({ link: setup.command, clock, telemetry })
     const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
     this.#assemble(Math.max(...limits, 0))
-    this.#heartbeat = new Heartbeat({
+    this.#heartbeat = makeHeartbeat({
       clock,
       url: links.options.address.url,
       partitions: this.#partitions.map(({ desk }) => ({
