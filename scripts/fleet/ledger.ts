@@ -45,6 +45,12 @@ export class Ledger {
     return this.#partitions[row] !== 0
   }
 
+  /** Where the command of a row stands; undefined while it is not accepted. */
+  positionOf(row: number): { readonly partition: number; readonly token: number } | undefined {
+    if (!this.isAccepted(row)) return undefined
+    return { partition: (this.#partitions[row] ?? 0) - 1, token: this.#tokens[row] ?? 0 }
+  }
+
   /** Notes the ids that one answer gave. `rows` and `ids` stand side by side. */
   accept(rows: readonly number[], ids: readonly string[]): void {
     const bytes = Buffer.allocUnsafe(rows.length * RECORD_BYTES)
