@@ -17,7 +17,7 @@ import { collectEffects, type Effects } from './effects.ts'
 import { Fleet } from './fleet.ts'
 import { freePorts } from './free-ports.ts'
 import { type HandlerCalls, sumHandlerCalls } from './handler-calls.ts'
-import { type Partition, RedisProbe } from './probe.ts'
+import { keyOf, type Partition, RedisProbe } from './probe.ts'
 import type { Random } from './random.ts'
 import { RedisServer, type RedisServerOptions } from './redis-server.ts'
 import { type ScenarioResult, spreadOf } from './result.ts'
@@ -70,6 +70,7 @@ export interface Account {
 
 const IN_FLIGHT_MAX = 500
 const DAY_MS = 86_400_000
+const POST_LIMIT_MS = 15_000
 const QUIET_LOOK_MS = 100
 const QUIET_LIMIT_MS = 120_000
 /** Names of the dead are kept for 30 s of silence. */
@@ -107,6 +108,7 @@ export class Arena {
   expectedDead: (row: number) => boolean = () => false
   /** Kills and pauses that the striker did not do. */
   extraKills = 0
+  extraPauses = 0
 
   constructor(options: ArenaOptions) {
     this.#options = options
@@ -244,6 +246,46 @@ export class Arena {
     this.refused += producer.refused
   }
 
+  /** Posts items of one body by themselves: no ledger, no second try. Answers the status of each, 0 without an answer. */
+  async post(lines: readonly string[]): Promise<{ readonly status: number; readonly id: string }[]> {
+    const response = await fetch(`${this.#apiUrl}/v1/commands`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-ndjson' },
+      body: lines.join('\n'),
+      signal: AbortSignal.any([this.signal, AbortSignal.timeout(POST_LIMIT_MS)]),
+    })
+    const { results = [] } = (await response.json()) as {
+      results?: { id?: string; problem?: { status?: number } }[]
+    }
+    return lines.map((_, i) => {
+      const { id, problem } = results[i] ?? {}
+      return { id: id ?? '', status: id === undefined ? (problem?.status ?? response.status) : 202 }
+    })
+  }
+
+  /** The idempotency key under which a row is posted. */
+  rowKey(row: number): string {
+    return `${this.name}-row-${row}`
+  }
+
+  /** Events in Redis, over all partitions. */
+  async eventEntries(): Promise<number> {
+    let sum = 0
+    for (const place of this.#places) sum += Number(await this.probe.send('XLEN', [keyOf(place, 'e')]))
+    return sum
+  }
+
+  /** Polls until `holds`; false after `limitMs`. What can't be asked does not hold. */
+  async until(holds: () => Promise<boolean> | boolean, limitMs: number, lookMs = 20): Promise<boolean> {
+    const endMs = performance.now() + limitMs
+    while (performance.now() < endMs) {
+      this.signal.throwIfAborted()
+      if (await Promise.resolve(holds()).catch(() => false)) return true
+      await Bun.sleep(lookMs)
+    }
+    return false
+  }
+
   /** The planned kills, pauses and Redis kills of this size. */
   async strike(): Promise<void> {
     const plan = planStrikes(this.random.fork('strikes'), this.size, this.size.seconds)
@@ -349,7 +391,7 @@ export class Arena {
       pending: account?.pending ?? 0,
       leakedConsumers: account?.leaked.length ?? 0,
       workerKills: workerKills + this.extraKills,
-      pauses,
+      pauses: pauses + this.extraPauses,
       redisKills,
       recoveryMs: spreadOf(account?.calls.recoveriesMs ?? []) ?? null,
       seconds: Math.round(performance.now() - this.#startedMs) / 1000,

@@ -46,6 +46,11 @@ export function tokenNumber(token: string, baseMs: number): number {
   return ms >= 0 ? ms * SEQUENCES + Number(token.slice(dash + 1)) : Number.NaN
 }
 
+/** When the entry of such a number was appended, by Redis's clock. */
+export function tokenTimeMs(token: number, baseMs: number): number {
+  return Math.floor(token / SEQUENCES) + baseMs
+}
+
 export function writeRecord(bytes: Buffer, at: number, record: JournalRecord): number {
   bytes[at] = record.kind
   bytes[at + 1] = record.outcome

@@ -197,7 +197,7 @@ export class RedisProbe {
   }
 }
 
-function keyOf({ stream, partition }: Partition, name: string): string {
+export function keyOf({ stream, partition }: Partition, name: string): string {
   return `mr:{${stream}.${partition}}:${name}`
 }
 

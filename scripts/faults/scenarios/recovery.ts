@@ -16,7 +16,7 @@ export const recovery: Scenario = {
   async run(arena) {
     const { commands, workerKills, seconds } = arena.size
     // Slow batches among them, so that a killed worker always holds something.
-    const typeOf = (row: number): string => (row % 10 === 3 ? 'step.slow' : 'step.plain')
+    const typeOf = (row: number): string => (row % 3 === 1 ? 'step.slow' : 'step.plain')
     const workload = new Workload({ rows: commands, keys: 1000, bodyRows: 20, typeOf })
     await arena.open({ workload, workers: 3 })
     const random = arena.random.fork('victims')
