@@ -21,14 +21,14 @@ import { keyOf, type Partition, RedisProbe } from './probe.ts'
 import type { Random } from './random.ts'
 import { RedisServer, type RedisServerOptions } from './redis-server.ts'
 import { type ScenarioResult, spreadOf } from './result.ts'
-import type { Size } from './size.ts'
+import type { ScaledSize } from './size.ts'
 import { planStrikes, Striker } from './strikes.ts'
 import type { Workload } from './workload.ts'
 
 export interface ArenaOptions {
   readonly name: string
   readonly folder: string
-  readonly size: Size
+  readonly size: ScaledSize
   readonly random: Random
   readonly signal: AbortSignal
   readonly keep: boolean
@@ -40,6 +40,8 @@ export interface OpenOptions {
   readonly workers: number
   /** Folder below `app`. Default `steps`. */
   readonly app?: string
+  /** Of the API, where it is another one. */
+  readonly apiApp?: string
   readonly streams?: readonly string[]
   readonly durability?: 'everysec' | 'fsync'
   readonly inFlightMax?: number
@@ -63,7 +65,8 @@ export interface Account {
   readonly effects: Effects
   readonly calls: HandlerCalls
   readonly pending: number
-  readonly leaked: readonly string[]
+  /** Undefined where nobody waited until their time was up. */
+  readonly leaked: readonly string[] | undefined
   readonly viewsCompared: number
   readonly viewsDifferent: number
 }
@@ -79,7 +82,7 @@ const LEAK_LOOK_MS = 1000
 
 export class Arena {
   readonly name: string
-  readonly size: Size
+  readonly size: ScaledSize
   readonly random: Random
   readonly signal: AbortSignal
   readonly folder: string
@@ -222,7 +225,8 @@ export class Arena {
       places: () => this.#places,
       signal,
     })
-    const api = await this.#fleet.start('api')
+    const { apiApp } = options
+    const api = await this.#fleet.start('api', apiApp === undefined ? {} : { app: apiApp })
     this.#apiUrl = api.told('public')
     this.#places = await this.#probe.partitions(this.#streams)
     for (let i = 0; i < (options.projectors ?? 1); i++) await this.#fleet.start('project')
@@ -334,11 +338,11 @@ export class Arena {
     }
   }
 
-  /** Counts everything. `sweep` waits for the names of the dead to be removed. */
+  /** Counts everything. `sweep` waits for the names of the dead to be removed, as every run of full size does. */
   async count(options: { readonly sweep?: boolean; readonly views?: boolean } = {}): Promise<Account> {
     const { probe, ledger, workload } = this
-    const leaked =
-      options.sweep === true ? await this.untilSwept() : await probe.leakedConsumers(this.#places)
+    const sweeps = options.sweep === true || this.size.full
+    const leaked = sweeps ? await this.untilSwept() : undefined
     const effects = await collectEffects({ probe, places: this.#places, ledger, workload })
     const { casualties } = this.striker
     const calls = await sumHandlerCalls(this.fleet.journalsFolder, workload.rows, casualties, this.baseMs)
@@ -389,8 +393,8 @@ export class Arena {
       handlerCalls: account?.calls.calls ?? 0,
       duplicateHandlerCalls: account?.calls.duplicates ?? 0,
       pending: account?.pending ?? 0,
-      leakedConsumers: account?.leaked.length ?? 0,
-      workerKills: workerKills + this.extraKills,
+      leakedConsumers: account?.leaked?.length ?? null,
+      workerKills: workerKills + this.extraKills + (this.#fleet?.crashes ?? 0),
       pauses: pauses + this.extraPauses,
       redisKills,
       recoveryMs: spreadOf(account?.calls.recoveriesMs ?? []) ?? null,

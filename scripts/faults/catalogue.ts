@@ -1,11 +1,16 @@
 /** Every scenario, in the order in which they run. */
 import type { Scenario } from './scenario.ts'
 import { blackhole } from './scenarios/blackhole.ts'
+import { clientKill } from './scenarios/client-kill.ts'
 import { kills } from './scenarios/kills.ts'
 import { noFault } from './scenarios/no-fault.ts'
+import { poison } from './scenarios/poison.ts'
 import { recovery } from './scenarios/recovery.ts'
+import { redisPause, redisRestart } from './scenarios/redis-away.ts'
 import { redisKills, redisKillsEverysec } from './scenarios/redis-kills.ts'
 import { replies } from './scenarios/replies.ts'
+import { rolling } from './scenarios/rolling.ts'
+import { stall } from './scenarios/stall.ts'
 import { views } from './scenarios/views.ts'
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -17,4 +22,10 @@ export const SCENARIOS: readonly Scenario[] = [
   replies,
   views,
   blackhole,
+  redisRestart,
+  redisPause,
+  rolling,
+  poison,
+  stall,
+  clientKill,
 ]

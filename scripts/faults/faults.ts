@@ -117,7 +117,7 @@ export class Faults {
       `${duplicateEffects} duplicate effects`,
       `${number(handlerCalls)} handler calls (${number(duplicateHandlerCalls)} repeated)`,
       `${pending} pending`,
-      `${leakedConsumers} names left`,
+      ...(leakedConsumers === null ? [] : [`${leakedConsumers} names left`]),
       ...(result.orderViolations === null ? [] : [`${result.orderViolations} order violations`]),
       ...(recoveryMs === null
         ? []

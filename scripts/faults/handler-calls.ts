@@ -27,7 +27,7 @@ export interface JournalEntry extends JournalRecord {
 }
 
 /** Every record of every process, process by process in the order of their files. */
-async function* journalEntries(folder: string): AsyncGenerator<JournalEntry> {
+export async function* journalEntries(folder: string): AsyncGenerator<JournalEntry> {
   for (const name of readdirSync(folder).sort()) {
     const bytes = Buffer.from(await Bun.file(join(folder, name)).arrayBuffer())
     const process = name.replace('.journal', '')

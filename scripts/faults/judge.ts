@@ -4,8 +4,6 @@ import type { Account, Arena } from './arena.ts'
 export interface Expectations {
   /** Handler calls beyond the first that faults may have caused. Undefined: not judged. */
   readonly duplicateCallsMax?: number
-  /** Dead consumers must be gone. */
-  readonly swept?: boolean
   /** Loss is counted, and judged by the scenario itself. */
   readonly lossAllowed?: boolean
 }
@@ -38,7 +36,7 @@ export function judge(arena: Arena, account: Account, expectations: Expectations
     `${account.viewsDifferent} of ${account.viewsCompared} views differ from their events`,
   )
   arena.check(account.viewsCompared > 0, 'no view was compared')
-  if (expectations.swept === true) {
+  if (leaked !== undefined) {
     arena.check(
       leaked.length === 0,
       `${leaked.length} consumers of dead workers are left: ${leaked.slice(0, 5).join(' ')}`,

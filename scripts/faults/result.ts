@@ -27,7 +27,8 @@ export interface ScenarioResult {
   readonly duplicateHandlerCalls: number
   /** Entries pending after the quiet period, over all groups and consumers. */
   readonly pending: number
-  readonly leakedConsumers: number
+  /** Names of dead consumers; null where a shortened run did not wait the 30 s for which they are kept. */
+  readonly leakedConsumers: number | null
   readonly workerKills: number
   readonly pauses: number
   readonly redisKills: number

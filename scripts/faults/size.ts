@@ -13,6 +13,11 @@ export interface Size {
   readonly rounds: number
 }
 
+export interface ScaledSize extends Size {
+  /** False when it was scaled down. */
+  readonly full: boolean
+}
+
 export interface SizeWishes {
   readonly commands: number | undefined
   readonly seconds: number | undefined
@@ -20,10 +25,11 @@ export interface SizeWishes {
 
 const COMMANDS_MIN = 200
 
-export function scaled(full: Size, { commands, seconds }: SizeWishes): Size {
+export function scaled(full: Size, { commands, seconds }: SizeWishes): ScaledSize {
   const share = Math.min(1, (seconds ?? full.seconds) / full.seconds)
   const part = (count: number): number => (count === 0 ? 0 : Math.max(1, Math.round(count * share)))
   return {
+    full: share === 1,
     commands:
       commands ?? (full.commands === 0 ? 0 : Math.max(COMMANDS_MIN, Math.round(full.commands * share))),
     seconds: full.seconds * share,

@@ -21,7 +21,7 @@ export const kills: Scenario = {
     const deaths = deathsPronounced(fleet)
     // A death that was pronounced is a kill or the takeover from a paused worker; each may repeat what was in hand.
     const struck = striker.workerKills + Math.min(striker.pauses, deaths.takeovers)
-    judge(arena, account, { duplicateCallsMax: struck * IN_FLIGHT_MAX, swept: true })
+    judge(arena, account, { duplicateCallsMax: struck * IN_FLIGHT_MAX })
     arena.check(
       striker.workerKills >= workerKills,
       `only ${striker.workerKills} of ${workerKills} kills came about`,

@@ -15,7 +15,7 @@ export const noFault: Scenario = {
     await arena.produce()
     await arena.quiet()
     const account = await arena.count({ sweep: true })
-    judge(arena, account, { duplicateCallsMax: 0, swept: true })
+    judge(arena, account, { duplicateCallsMax: 0 })
     const deaths = deathsPronounced(arena.fleet)
     const alarms = alarmsRaised(arena.fleet)
     Object.assign(arena.details, { falseVerdicts: deaths.consumers, alarms })

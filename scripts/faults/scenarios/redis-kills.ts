@@ -29,7 +29,7 @@ export const redisKills: Scenario = {
   async run(arena) {
     await underFire(arena, 'fsync')
     const account = await arena.count({ sweep: true })
-    judge(arena, account, { swept: true })
+    judge(arena, account)
     checkKills(arena)
   },
 }
@@ -42,7 +42,7 @@ export const redisKillsEverysec: Scenario = {
   async run(arena) {
     await underFire(arena, 'everysec')
     const account = await arena.count({ sweep: true })
-    judge(arena, account, { swept: true, lossAllowed: true })
+    judge(arena, account, { lossAllowed: true })
     checkKills(arena)
     const { ledger, striker, baseMs } = arena
     const outside = account.effects.lostRows.filter((row) => {

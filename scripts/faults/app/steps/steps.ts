@@ -7,7 +7,7 @@
  *   step.retry   asks for another run once or twice, by its row, then done
  *   step.split   done, with a follow-up command to a stream of its own, whose key is another
  *   step.block   keeps the event loop busy for as long as it says, on its first run in a fleet
- *   step.poison  ends its own process by SIGKILL, whenever it runs
+ *   step.fragile in batches of up to 200; ends its own process by SIGKILL, whenever one of them says so
  */
 import {
   defineBatchHandler,
@@ -38,7 +38,12 @@ export const plainStep = defineCommand({ type: 'step.plain', stream: steps, payl
 export const slowStep = defineCommand({ type: 'step.slow', stream: steps, payload: numbered, key })
 export const retriedStep = defineCommand({ type: 'step.retry', stream: steps, payload: numbered, key })
 export const splitStep = defineCommand({ type: 'step.split', stream: steps, payload: numbered, key })
-export const poisonStep = defineCommand({ type: 'step.poison', stream: steps, payload: numbered, key })
+export const fragileStep = defineCommand({
+  type: 'step.fragile',
+  stream: steps,
+  payload: numbered.extend({ crashes: z.boolean().optional() }),
+  key,
+})
 export const blockingStep = defineCommand({
   type: 'step.block',
   stream: steps,
@@ -112,11 +117,11 @@ export const onBlocking: HandlerDefinition = defineBatchHandler(
   { batchCountMax: 20 },
 )
 
-export const onPoison: HandlerDefinition = defineBatchHandler(
-  poisonStep,
-  journaled(() => {
-    process.kill(process.pid, 'SIGKILL')
-    return []
+export const onFragile: HandlerDefinition = defineBatchHandler(
+  fragileStep,
+  journaled((batch) => {
+    if (batch.some((step) => step.payload.crashes === true)) process.kill(process.pid, 'SIGKILL')
+    return batch.map(finish)
   }),
   { batchCountMax: 200 },
 )
