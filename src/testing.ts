@@ -141,6 +141,7 @@ function contextOf(command: CommandDefinition, options: RunOptions): HandlerCont
     logger: options.logger ?? SILENT_LOGGER,
     stream: command.stream,
     partition: 0,
+    epoch: undefined,
   }
 }
 
@@ -150,6 +151,7 @@ function scopeOf(command: CommandDefinition, options: RunOptions): RunScope {
   return {
     stream: command.stream,
     partition: 0,
+    epoch: undefined,
     ids: new CommandIds(Buffer.from('millrace/testing')),
     clock: { ...SYSTEM_CLOCK, nowMs: () => nowMs },
     partitionsOf: () => 1,

@@ -19,6 +19,7 @@ import { decideSettlement } from '../src/policies/settlement.ts'
 import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
 import { decodeEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { sharedMembership } from '../src/redis/membership.ts'
 import { type SettleAnswer, settle } from '../src/redis/settlements.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import { CommandRun } from '../src/runtime/command-run.ts'
@@ -62,12 +63,14 @@ async function startWorld(): Promise<World> {
     logger: SILENT_LOGGER,
     stream: 'main',
     partition: 0,
+    epoch: undefined,
   }
   const scope = {
     stream: 'main',
     partition: 0,
     ids: fleet.ids,
     clock: SYSTEM_CLOCK,
+    epoch: undefined,
     partitionsOf: () => 1,
   }
   return {
@@ -78,7 +81,12 @@ async function startWorld(): Promise<World> {
         move,
         moves.map((by) => ({ account: 'a', by })),
       )
-      const entries = await readNew(await redis.open('reader'), keys, consumer, moves.length, 100)
+      const entries = await readNew(
+        await redis.open('reader'),
+        sharedMembership(keys, consumer),
+        moves.length,
+        100,
+      )
       const runs = entries.map(
         ({ source, entryId, token, blob, level }) =>
           new CommandRun(scope, { source, entryId, token, level }, decodeEntry(blob ?? Buffer.alloc(0))),
@@ -91,7 +99,7 @@ async function startWorld(): Promise<World> {
       })
     },
     settleAll: async (consumer, decided) =>
-      await settle(link, keys, consumer, {
+      await settle(link, sharedMembership(keys, consumer), {
         plain: [],
         successes: decided.flatMap((each) => ('success' in each ? [each.success] : [])),
         failures: decided.flatMap((each) => ('failure' in each ? [each.failure] : [])),

@@ -16,6 +16,7 @@ import {
 } from '../src/redis/consumer-group.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { sharedMembership } from '../src/redis/membership.ts'
 import { trimCommands } from '../src/redis/partition-care.ts'
 import { settle } from '../src/redis/settlements.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -67,7 +68,7 @@ test('with Redis out of memory the dead are still seen, suspects marked, and a w
   const fleet = await testFleet(redis, [Do])
   await ensureGroup(fleet.link, keys)
   await fleet.append(Do, numbers(1))
-  await readNew(await redis.open('reader'), keys, 'dead', 10, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'dead'), 10, 100)
   await fleet.link.client.config('SET', 'maxmemory', '1mb')
   expect((await sampleConsumers(fleet.link, keys)).map((view) => view.pending)).toEqual([1])
   await markRunning(fleet.link, keys, 'w1', ['e1-0'])
@@ -80,14 +81,14 @@ test('a group that vanished is made again so that the entry which pinned the str
   const fleet = await testFleet(redis, [Do])
   await ensureGroup(fleet.link, keys)
   await fleet.append(Do, numbers(400))
-  const entries = await readNew(await redis.open('reader'), keys, 'w', 400, 100)
+  const entries = await readNew(await redis.open('reader'), sharedMembership(keys, 'w'), 400, 100)
   const ids = entries.map((entry) => entry.entryId)
   const pinned = ids[300] ?? ''
   await fleet.link.client.xack(keys.commands, 'workers', ...ids.filter((id) => id !== pinned))
   expect((await trimCommands(fleet.link, keys)).commands).toBeGreaterThan(0)
   await fleet.link.client.xgroup('DESTROY', keys.commands, 'workers')
   expect(await ensureGroup(fleet.link, keys)).toBe('lost')
-  const again = await readNew(await redis.open('reader'), keys, 'w', 1, 100)
+  const again = await readNew(await redis.open('reader'), sharedMembership(keys, 'w'), 1, 100)
   expect(again[0]?.entryId).toBe(pinned)
 })
 
@@ -97,7 +98,7 @@ test('a command that has waited longer than results are kept is waiting, not exp
   await ensureGroup(fleet.link, keys)
   const [first, second] = await fleet.append(Do, numbers(2))
   if (first === undefined || second === undefined) throw new Error('nothing was appended')
-  await readNew(await redis.open('reader'), keys, 'w', 1, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'w'), 1, 100)
   await fleet.link.client.hset(keys.floors, 'records', Date.now() + 60_000)
   expect((await fleet.status(first)).state).toBe('processing')
   expect((await fleet.status(second)).state).toBe('accepted')
@@ -111,15 +112,15 @@ test('the crash level of a command goes also when a worker thought dead settled 
   await ensureGroup(fleet.link, keys)
   const [one] = await fleet.append(Do, numbers(1))
   const token = one?.token ?? ''
-  await readNew(await redis.open('reader'), keys, 'paused', 1, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'paused'), 1, 100)
   const from = { consumer: 'paused', beat: '' }
   const taken = await takeOver(fleet.link, keys, from, 'heir', 10)
   expect(taken?.entries.map((entry) => entry.level)).toEqual([1])
   const ref = { source: 'commands', entryId: token.slice(1), token, level: 0 } as const
   const nothing = { events: [], followUps: [], append: undefined, record: '' } as const
-  await settle(fleet.link, keys, 'paused', { plain: [ref], successes: [], failures: [] })
+  await settle(fleet.link, sharedMembership(keys, 'paused'), { plain: [ref], successes: [], failures: [] })
   const late = { ref: { ...ref, level: 1 }, ...nothing }
-  await settle(fleet.link, keys, 'heir', { plain: [], successes: [late], failures: [] })
+  await settle(fleet.link, sharedMembership(keys, 'heir'), { plain: [], successes: [late], failures: [] })
   expect(await fleet.link.client.hlen(keys.crashes)).toBe(0)
 })
 
@@ -132,7 +133,7 @@ test('a request that can not be settled is split also when its first failures we
     },
     run: (_name: string, _keys: readonly string[], args: readonly unknown[]) => {
       calls += 1
-      if (calls <= 6 || args[2] !== 1) return Promise.reject(new Error('no'))
+      if (calls <= 6 || args[3] !== 1) return Promise.reject(new Error('no'))
       return Promise.resolve([1, '', '', ''])
     },
   } as unknown as RedisLink
@@ -140,7 +141,8 @@ test('a request that can not be settled is split also when its first failures we
   const inFlight = new InFlight(clock, 100, 1_000_000)
   const onConflict = () => undefined
   const settler = new Settler({
-    ...{ link, keys, consumer: 'w', clock, telemetry, inFlight, requestsMax: 5, onConflict },
+    ...{ link, membership: sharedMembership(keys, 'w'), clock, telemetry, requestsMax: 5, onConflict },
+    onSettled: ({ ref }) => inFlight.leave(ref.entryId),
   })
   settler.push(
     ['1-0', '2-0'].map((entryId) => {
@@ -271,25 +273,25 @@ test('a command whose entry is gone stays lost in its status, whoever found out'
   await ensureGroup(fleet.link, keys)
   const [taken, own] = await fleet.append(Do, numbers(2))
   if (taken === undefined || own === undefined) throw new Error('nothing was appended')
-  await readNew(await redis.open('reader'), keys, 'dead', 1, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'dead'), 1, 100)
   await client.xdel(keys.commands, taken.token.slice(1))
   expect((await fleet.status(taken)).state).toBe('lost')
   const from = { consumer: 'dead', beat: '' }
   expect((await takeOver(fleet.link, keys, from, 'heir', 10))?.gone).toEqual([taken.token.slice(1)])
   expect((await fleet.status(taken)).state).toBe('lost')
 
-  await readNew(await redis.open('reader'), keys, 'heir', 1, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'heir'), 1, 100)
   await client.xdel(keys.commands, own.token.slice(1))
-  await forgetGone(fleet.link, keys, 'commands', [own.token.slice(1)])
+  await forgetGone(fleet.link, sharedMembership(keys, 'heir'), 'commands', [own.token.slice(1)])
   expect(await fleet.pending('main')).toBe(0)
   expect((await fleet.status(own)).state).toBe('lost')
 
   const copy = (await client.xadd(keys.ready, '*', 'x1', 'blob')) ?? ''
   await client.set(keys.counter, 1)
   await client.hset(keys.records, 'x1', `R${copy}:`)
-  await readNew(await redis.open('reader'), keys, 'heir', 1, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'heir'), 1, 100)
   await client.xdel(keys.ready, copy)
-  await forgetGone(fleet.link, keys, 'ready', [copy])
+  await forgetGone(fleet.link, sharedMembership(keys, 'heir'), 'ready', [copy])
   expect((await fleet.status({ stream: 'main', partition: 0, token: 'x1' })).state).toBe('lost')
   expect(await client.zcard(keys.recordTimes)).toBe(2)
 })
@@ -308,7 +310,7 @@ test('a worker whose handlers keep its event loop busy takes over from the dead 
   const fleet = await testFleet(redis, [Do, handle])
   await ensureGroup(fleet.link, keys)
   await fleet.append(Do, numbers(10))
-  await readNew(await redis.open('reader'), keys, 'dead', 10, 100)
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'dead'), 10, 100)
   await fleet.append(Do, numbers(200))
   const worker = await fleet.worker({ inFlightMax: 50 })
   await fleet.telemetry.until('entries.claimed', undefined, 6000)

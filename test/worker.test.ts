@@ -15,6 +15,7 @@ import { partitionOf } from '../src/policies/partition.ts'
 import { ensureGroup, readNew, removeConsumer, sampleConsumers } from '../src/redis/consumer-group.ts'
 import { encodeEntry, packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { sharedMembership } from '../src/redis/membership.ts'
 import { settle } from '../src/redis/settlements.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
@@ -251,7 +252,7 @@ describe('settling', () => {
     await fleet.link.client.xgroup('CREATE', keys.commands, 'workers', '0')
     await fleet.link.client.xgroup('CREATE', keys.ready, 'workers', '0', 'MKSTREAM')
     const reader = await redis.open('reader')
-    const [entry] = await readNew(reader, keys, 'old', 1, 10)
+    const [entry] = await readNew(reader, sharedMembership(keys, 'old'), 1, 10)
     await fleet.link.client.xclaim(keys.commands, 'workers', 'new', 0, entry?.entryId ?? '')
     const ref = {
       source: 'commands',
@@ -268,12 +269,12 @@ describe('settling', () => {
     const record = packPayload({})
     const failure = { ref, move: 'dead', delayMs: 0, blob: entry?.blob ?? Buffer.alloc(0), record } as const
     const none = { plain: [], successes: [], failures: [] }
-    const stale = await settle(fleet.link, keys, 'old', { ...none, failures: [failure] })
+    const stale = await settle(fleet.link, sharedMembership(keys, 'old'), { ...none, failures: [failure] })
     expect(stale.failures).toEqual(['settled-before'])
     expect(await fleet.deadLetters('sums')).toHaveLength(0)
-    const late = await settle(fleet.link, keys, 'old', { ...none, successes: [success] })
+    const late = await settle(fleet.link, sharedMembership(keys, 'old'), { ...none, successes: [success] })
     expect(late.successes).toEqual(['applied'])
-    const second = await settle(fleet.link, keys, 'new', { ...none, successes: [success] })
+    const second = await settle(fleet.link, sharedMembership(keys, 'new'), { ...none, successes: [success] })
     expect(second.successes).toEqual(['settled-before'])
     expect(await fleet.events('sums')).toHaveLength(1)
   })
@@ -320,7 +321,7 @@ describe('recovery', () => {
     await fleet.link.client.xgroup('CREATE', keys.commands, 'workers', '0')
     await fleet.link.client.xgroup('CREATE', keys.ready, 'workers', '0', 'MKSTREAM')
     const reader = await redis.open('reader')
-    expect(await readNew(reader, keys, 'dead-one', 30, 10)).toHaveLength(30)
+    expect(await readNew(reader, sharedMembership(keys, 'dead-one'), 30, 10)).toHaveLength(30)
     await fleet.link.client.hset(keys.beats, 'dead-one', '7:7')
     const startedMs = performance.now()
     await using _worker = await fleet.worker()
@@ -335,7 +336,7 @@ describe('recovery', () => {
     await fleet.append(Add, numbers(1))
     await ensureGroup(fleet.link, keys)
     const reader = await redis.open('reader')
-    const [entry] = await readNew(reader, keys, 'gone', 1, 10)
+    const [entry] = await readNew(reader, sharedMembership(keys, 'gone'), 1, 10)
     await fleet.link.client.hset(keys.beats, 'gone', '7:7')
     expect(await removeConsumer(fleet.link, keys, 'gone', '7:7')).toBe(false)
     await fleet.link.client.xack(keys.commands, 'workers', entry?.entryId ?? '')
@@ -369,6 +370,33 @@ describe('recovery', () => {
     expect(attempts).toHaveLength(40)
     expect(attempts.every((attempt) => attempt === 1)).toBe(true)
     expect(fleet.telemetry.of('entries.redelivered')).toHaveLength(0)
+  })
+
+  test('others get it at once, while a slow handler of the draining worker still runs', async () => {
+    const gate = Promise.withResolvers<void>()
+    const seen: number[] = []
+    const handler = defineHandler(
+      Add,
+      async (command) => {
+        const slow = command.payload.n < 2
+        if (slow) await gate.promise
+        seen.push(command.payload.n)
+        return done()
+      },
+      { concurrencyMax: 2 },
+    )
+    const fleet = await testFleet(redis, [Add, handler])
+    await fleet.append(Add, numbers(40))
+    const first = await fleet.worker()
+    await fleet.telemetry.until('entries.read')
+    await using _second = await fleet.worker()
+    const stopped = first.stop()
+    await settledAll(fleet, 38)
+    expect(seen).not.toContain(0)
+    gate.resolve()
+    await stopped
+    await settledAll(fleet, 40)
+    expect(seen.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, n) => n))
   })
 })
 

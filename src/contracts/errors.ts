@@ -13,6 +13,7 @@ export type ConfigErrorCode =
   | 'definition.invalid'
   | 'definition.unknown'
   | 'stream.partition-mismatch'
+  | 'stream.ordering-mismatch'
   | 'server.unsafe'
   | 'server.version'
   | 'folder.owned'
@@ -90,6 +91,7 @@ const CONFIG_CODES: ReadonlySet<string> = new Set<ConfigErrorCode>([
   'definition.invalid',
   'definition.unknown',
   'stream.partition-mismatch',
+  'stream.ordering-mismatch',
   'server.unsafe',
   'server.version',
   'folder.owned',

@@ -51,6 +51,11 @@ export interface HandlerContext {
   readonly logger: Logger
   readonly stream: string
   readonly partition: number
+  /**
+   * In a stream that is ordered by key: the epoch of the partition's lease, which only grows. Hand it to outside systems as
+   * a fencing token, so that they can refuse a worker that was paused and has lost the partition since.
+   */
+  readonly epoch: number | undefined
 }
 
 export interface HandlerOptions {

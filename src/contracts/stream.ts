@@ -4,6 +4,7 @@
  * A stream needs no declaration: a command that names an undeclared one gets the defaults. The number of partitions is
  * written into Redis when the stream is first used and can't change afterwards; a start with another count is refused.
  */
+import { MillraceError } from './errors.ts'
 import { checkKnownOptions, checkPlainName, checkWhole } from './names.ts'
 
 export interface RetentionOptions {
@@ -17,10 +18,23 @@ export interface RetentionOptions {
   readonly deadLettersMs?: number
 }
 
+/**
+ * `none`: commands run as soon as there is a worker. `key`: commands of one key run one after another in the order in which
+ * they arrived, retries included; each partition belongs to one worker at a time.
+ */
+export type Ordering = 'none' | 'key'
+
 export interface StreamOptions {
   readonly name: string
   /** 1-256. Default 1. Fixed when the stream is first used. */
   readonly partitions?: number
+  /** Default `none`. Fixed when the stream is first used. */
+  readonly ordering?: Ordering
+  /**
+   * With `ordering: 'key'`: commands of one partition that may wait in a worker behind others of their key, 100-100 000.
+   * Beyond it the partition reads nothing until one of them can go. Default 10 000.
+   */
+  readonly parkedMax?: number
   readonly retention?: RetentionOptions
 }
 
@@ -28,6 +42,8 @@ export interface StreamDefinition {
   readonly kind: 'stream'
   readonly name: string
   readonly partitions: number
+  readonly ordering: Ordering
+  readonly parkedMax: number
   readonly retention: Required<RetentionOptions>
 }
 
@@ -41,6 +57,8 @@ const RETENTION_DEFAULTS: Required<RetentionOptions> = {
   deadLettersMs: 30 * DAY_MS,
 }
 
+const PARKED_MAX_DEFAULT = 10_000
+
 export const DEFAULT_STREAM = 'main'
 
 /**
@@ -49,7 +67,7 @@ export const DEFAULT_STREAM = 'main'
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineStream(options: StreamOptions): StreamDefinition {
-  checkKnownOptions('defineStream', options, ['name', 'partitions', 'retention'])
+  checkKnownOptions('defineStream', options, ['name', 'partitions', 'ordering', 'parkedMax', 'retention'])
   const name = checkPlainName('Stream', options.name)
   const retention = { ...RETENTION_DEFAULTS, ...options.retention }
   checkKnownOptions(`Retention of stream "${name}"`, retention, Object.keys(RETENTION_DEFAULTS))
@@ -57,5 +75,33 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     checkWhole(`Retention "${key}" of stream "${name}"`, value, 1000, Number.MAX_SAFE_INTEGER)
   }
   const partitions = checkWhole(`"partitions" of stream "${name}"`, options.partitions ?? 1, 1, 256)
-  return Object.freeze({ kind: 'stream', name, partitions, retention: Object.freeze(retention) })
+  const ordering = checkOrdering(name, options.ordering ?? 'none')
+  if (ordering === 'none' && options.parkedMax !== undefined) {
+    throw new MillraceError(
+      'definition.invalid',
+      `"parkedMax" of stream "${name}" has a meaning only with ordering: 'key'.`,
+    )
+  }
+  const parkedMax = checkWhole(
+    `"parkedMax" of stream "${name}"`,
+    options.parkedMax ?? PARKED_MAX_DEFAULT,
+    100,
+    100_000,
+  )
+  return Object.freeze({
+    kind: 'stream',
+    name,
+    partitions,
+    ordering,
+    parkedMax,
+    retention: Object.freeze(retention),
+  })
+}
+
+function checkOrdering(name: string, ordering: unknown): Ordering {
+  if (ordering === 'none' || ordering === 'key') return ordering
+  throw new MillraceError(
+    'definition.invalid',
+    `"ordering" of stream "${name}" is ${JSON.stringify(ordering)}; use 'none' or 'key'.`,
+  )
 }

@@ -33,6 +33,15 @@ export interface TelemetryEvents {
     events: number
     durationMs: number
   }
+  /** Settlements of a worker that had lost the lease of its partition. */
+  'settlements.refused': { stream: string; partition: number; count: number }
+  /** The lease of an ordered partition: taken, given back, found to be somebody else's. */
+  'partition.taken': { stream: string; partition: number; epoch: number; from: string }
+  'partition.released': { stream: string; partition: number; epoch: number }
+  'partition.lost': { stream: string; partition: number; epoch: number }
+  /** An ordered partition holds as many commands as it may, and reads nothing until some can go; and the end of that. */
+  'partition.filled': { stream: string; partition: number; count: number }
+  'partition.freed': { stream: string; partition: number; count: number }
   'command.retried': {
     stream: string
     type: string

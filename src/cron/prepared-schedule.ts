@@ -33,7 +33,8 @@ export async function prepareSchedule(
   const payload = await checkedPayload(definition)
   const bytes = pack(name, payload)
   const key = keyOf(definition, payload)
-  const partitions = catalogue.streams.get(command.stream)?.partitions ?? 1
+  const stream = catalogue.streams.get(command.stream)
+  const partitions = stream?.partitions ?? 1
   const partition = partitionOf(command.key === undefined ? bytes : key, partitions)
   const envelope = { type: command.type, version: command.version, key, trace: undefined, trail: undefined }
   const when = JSON.stringify(timetable)
@@ -41,7 +42,7 @@ export async function prepareSchedule(
   return {
     definition,
     name,
-    keys: partitionKeys(command.stream, partition),
+    keys: partitionKeys(command.stream, partition, stream?.ordering),
     spec: digest(when, JSON.stringify(what), pack(name, definition.payload)),
     timetable: digest(when),
     encode: (tickMs, nowMs) => encodeEntry({ ...envelope, atMs: nowMs, tickMs }, bytes),

@@ -30,7 +30,8 @@ export function placesOf(catalogue: Catalogue, { stream }: DeadLetterFilter): Pa
   return names.flatMap((name) => {
     const definition = catalogue.streams.get(name)
     if (definition === undefined) throw unknownStream(name, catalogue)
-    return Array.from({ length: definition.partitions }, (_, partition) => partitionKeys(name, partition))
+    const { partitions, ordering } = definition
+    return Array.from({ length: partitions }, (_, partition) => partitionKeys(name, partition, ordering))
   })
 }
 

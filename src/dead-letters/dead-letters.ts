@@ -214,7 +214,9 @@ export class DeadLetters extends Service implements HealthSource {
 
   #locate(commandId: string): { readonly position: CommandPosition; readonly keys: PartitionKeys } {
     const position = this.#parts.ids.parse(commandId)
-    return { position, keys: partitionKeys(position.stream, position.partition) }
+    const { stream, partition } = position
+    const ordering = this.#parts.catalogue.streams.get(stream)?.ordering
+    return { position, keys: partitionKeys(stream, partition, ordering) }
   }
 
   async #see(commandId: string): Promise<Seen> {

@@ -74,6 +74,24 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     'stream',
     'type',
   ])
+  const refusals = metrics.counter(
+    'settlements_refused_total',
+    'Settlements of workers that had lost the lease of their partition.',
+    byStream,
+  )
+  const leases = metrics.counter(
+    'partition_leases_total',
+    'Leases of ordered partitions taken, released and lost by this process.',
+    ['stream', 'change'],
+  )
+  const filled = metrics.counter(
+    'partition_filled_total',
+    'Times that an ordered partition held as many waiting commands as it may, and stopped reading.',
+    byStream,
+  )
+  const freed = metrics.counter('partition_freed_total', 'Times that such a partition read on.', byStream)
+  const leased = (change: string) => (payload: { stream: string }) =>
+    leases.add(1, { stream: known.stream(payload.stream), change })
   const trimmed = metrics.counter('entries_trimmed_total', 'Entries trimmed, by log.', ['stream', 'log'])
   return {
     'commands.accepted': ({ stream, count, deduplicated: repeated }) => {
@@ -104,6 +122,12 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       deadByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
     'command.retried': ({ stream, type }) =>
       retriedByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'settlements.refused': ({ stream, count }) => refusals.add(count, { stream: known.stream(stream) }),
+    'partition.taken': leased('taken'),
+    'partition.released': leased('released'),
+    'partition.lost': leased('lost'),
+    'partition.filled': ({ stream }) => filled.add(1, { stream: known.stream(stream) }),
+    'partition.freed': ({ stream }) => freed.add(1, { stream: known.stream(stream) }),
     'stream.trimmed': ({ stream, log, count }) => trimmed.add(count, { stream: known.stream(stream), log }),
   }
 }

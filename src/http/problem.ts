@@ -179,6 +179,7 @@ const PROBLEM_OF = {
   'definition.invalid': 'internal-error',
   'definition.unknown': 'internal-error',
   'stream.partition-mismatch': 'internal-error',
+  'stream.ordering-mismatch': 'internal-error',
   'server.unsafe': 'internal-error',
   'server.version': 'internal-error',
   'folder.owned': 'internal-error',

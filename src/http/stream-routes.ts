@@ -4,7 +4,7 @@ import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import { partitionKeys } from '../redis/keys.ts'
+import { GROUP, orderedGroup, partitionKeys } from '../redis/keys.ts'
 import { type PartitionOverview, readPartitionOverview } from '../redis/stream-overview.ts'
 import { type Answers, jsonResponse } from './answers.ts'
 import type { HttpEnv } from './http-env.ts'
@@ -23,7 +23,7 @@ export function addStreamRoutes(app: Hono<HttpEnv>, parts: StreamRouteParts): vo
     answers.on('stream.list', async (c) => {
       readQuery(c.req.raw.url, [])
       const overviews = await readOverviews(command, streams)
-      const data = [...overviews].map(([name, partitions]) => summary(name, partitions))
+      const data = [...overviews].map(([name, partitions]) => summary(streams.get(name), name, partitions))
       return jsonResponse({ data, page: { next: null, prev: null } })
     }),
   )
@@ -32,7 +32,9 @@ export function addStreamRoutes(app: Hono<HttpEnv>, parts: StreamRouteParts): vo
     answers.on('stream.show', async (c) => {
       const stream = findStream(streams, c.req.param('name') ?? '')
       const partitions = await readStream(command, stream)
-      return jsonResponse({ ...summary(stream.name, partitions), partitions, retention: stream.retention })
+      const { retention, parkedMax } = stream
+      const bound = stream.ordering === 'key' ? { parkedMax } : {}
+      return jsonResponse({ ...summary(stream, stream.name, partitions), partitions, retention, ...bound })
     }),
   )
 }
@@ -66,18 +68,29 @@ function findStream(streams: ReadonlyMap<string, StreamDefinition>, name: string
 
 const SUMMED = ['depth', 'lag', 'pending', 'due', 'dead', 'events', 'outbox'] as const
 
-function summary(name: string, partitions: readonly PartitionOverview[]): object {
+function summary(
+  stream: StreamDefinition | undefined,
+  name: string,
+  partitions: readonly PartitionOverview[],
+): object {
   const sums = Object.fromEntries(
     SUMMED.map((field) => [field, partitions.reduce((total, partition) => total + partition[field], 0)]),
   )
   const workers = new Set(partitions.flatMap(({ consumers }) => consumers.map((consumer) => consumer.name)))
   return {
     name,
+    ordering: stream?.ordering ?? 'none',
     partitionCount: partitions.length,
     ...sums,
     lagIsExact: partitions.every(({ lagIsExact }) => lagIsExact),
     oldestAgeMs: Math.max(0, ...partitions.map(({ oldestAgeMs }) => oldestAgeMs)),
-    groups: ['workers'],
+    groups: groupsOf(partitions),
     consumerCount: workers.size,
   }
+}
+
+/** One group of all workers, or, in an ordered stream, one for the present epoch of each partition. */
+function groupsOf(partitions: readonly PartitionOverview[]): string[] {
+  const leased = partitions.flatMap(({ lease }) => (lease === undefined ? [] : [orderedGroup(lease.epoch)]))
+  return leased.length === 0 ? [GROUP] : [...new Set(leased)]
 }

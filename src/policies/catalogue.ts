@@ -143,6 +143,7 @@ class CatalogueDraft {
     for (const { stream } of named) {
       if (!this.streams.has(stream)) this.streams.set(stream, defineStream({ name: stream }))
     }
+    for (const command of this.commandVersions.values()) this.#checkKey(command)
     return this
   }
 
@@ -156,6 +157,15 @@ class CatalogueDraft {
       )
     }
     if (newest === undefined || newest.version < command.version) this.commands.set(command.type, command)
+  }
+
+  /** Without a key there is nothing to order by. */
+  #checkKey(command: CommandDefinition): void {
+    if (command.key !== undefined || this.streams.get(command.stream)?.ordering !== 'key') return
+    throw new MillraceError(
+      'definition.invalid',
+      `Stream "${command.stream}" is ordered by key, and command "${command.type}" has none: give it \`key\`, or put it into another stream.`,
+    )
   }
 
   #checkHandler(handler: HandlerDefinition | AggregateHandlerDefinition): void {

@@ -6,6 +6,7 @@ import type { Redis } from 'ioredis'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import { FREE_CONSUMER, GROUP, type PartitionKeys } from './keys.ts'
+import type { Membership } from './membership.ts'
 import type { Source } from './settlements.ts'
 
 /** An entry as read; `blob` is absent when the pending entry's body is gone. */
@@ -29,26 +30,20 @@ export async function ensureGroup(link: RedisLink, keys: PartitionKeys): Promise
  */
 export async function readNew(
   reader: RedisLink,
-  keys: PartitionKeys,
-  consumer: string,
+  { keys, group, consumer }: Membership,
   countMax: number,
   blockMs: number,
 ): Promise<ReadEntry[]> {
   const reply = await reader.use('XREADGROUP', (client: Redis) =>
-    client.xreadgroupBuffer(
-      'GROUP',
-      GROUP,
-      consumer,
-      'COUNT',
-      countMax,
-      'BLOCK',
-      blockMs,
-      'STREAMS',
-      keys.ready,
-      keys.commands,
-      '>',
-      '>',
-    ),
+    keys.ready === keys.commands
+      ? client.xreadgroupBuffer(
+          ...(['GROUP', group, consumer, 'COUNT', countMax, 'BLOCK', blockMs] as const),
+          ...(['STREAMS', keys.commands, '>'] as const),
+        )
+      : client.xreadgroupBuffer(
+          ...(['GROUP', group, consumer, 'COUNT', countMax, 'BLOCK', blockMs] as const),
+          ...(['STREAMS', keys.ready, keys.commands, '>', '>'] as const),
+        ),
   )
   return isNothing(reply) ? [] : readEntries(reply, keys)
 }
@@ -56,8 +51,7 @@ export async function readNew(
 /** One page of the consumer's own pending ids in one stream, from after `afterId` ('' the first). */
 export async function listOwnPending(
   reader: RedisLink,
-  keys: PartitionKeys,
-  consumer: string,
+  { keys, group, consumer }: Membership,
   source: Source,
   afterId: string,
   countMax: number,
@@ -65,7 +59,7 @@ export async function listOwnPending(
   const key = source === 'commands' ? keys.commands : keys.ready
   const from = afterId === '' ? '-' : `(${afterId}`
   const reply = await reader.use('XPENDING of the own entries', (client) =>
-    client.xpending(key, GROUP, from, '+', countMax, consumer),
+    client.xpending(key, group, from, '+', countMax, consumer),
   )
   return replyArray(reply).map((row) => replyText(replyArray(row)[0]))
 }
@@ -98,13 +92,19 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
       entries.push({
         source,
         entryId,
-        token: source === 'commands' ? `e${entryId}` : isNothing(list[0]) ? '' : replyText(list[0]),
+        token: tokenOf(source, entryId, list[0]),
         blob: isNothing(body) ? undefined : replyBuffer(body),
         level: 0,
       })
     }
   }
   return entries
+}
+
+/** The field of an entry is its token, or `-` where the entry id tells it. */
+function tokenOf(source: Source, entryId: string, field: unknown): string {
+  const name = isNothing(field) ? '' : replyText(field)
+  return name === '-' || (name === '' && source === 'commands') ? `e${entryId}` : name
 }
 
 /** Crash levels of these tokens, in order. */
@@ -121,13 +121,13 @@ export async function readLevels(
 /** Acknowledges pending entries whose bodies are gone, once they have been reported. */
 export async function forgetGone(
   link: RedisLink,
-  keys: PartitionKeys,
+  { keys, group }: Membership,
   source: Source,
   ids: readonly string[],
 ): Promise<void> {
   const key = source === 'commands' ? keys.commands : keys.ready
   const isCommands = source === 'commands' ? '1' : '0'
-  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [GROUP, isCommands, ...ids])
+  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [group, isCommands, ...ids])
 }
 
 export interface ConsumerView {

@@ -1,17 +1,17 @@
 /**
  * What every process of a fleet agrees on before it does anything: the secret behind command ids and the number of
- * partitions of each stream. Both are written once and compared ever after; who only joins writes nothing, so that a worker can
+ * partitions of each stream, and how it is ordered. All are written once and compared ever after; who only joins writes nothing, so that a worker can
  * also start when Redis is out of memory.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
-import { replyText } from './bytes.ts'
 import { CommandIds } from './command-id.ts'
 import type { RedisLink } from './connection.ts'
 import { FLEET_META_KEY, streamMetaKey } from './keys.ts'
 
 /**
- * @throws MillraceError `stream.partition-mismatch` when a stream exists with another number of partitions
+ * @throws MillraceError `stream.partition-mismatch`, `stream.ordering-mismatch` when a stream exists with another number of
+ *   partitions or another ordering
  */
 export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinition>): Promise<CommandIds> {
   const secret = await link.use('the fleet secret', async (client) => {
@@ -21,21 +21,29 @@ export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinit
     return client.hgetBuffer(FLEET_META_KEY, 'secret')
   })
   if (secret === null) throw new MillraceError('redis.unknown', 'The fleet secret could not be read back.')
-  for (const stream of streams) await checkPartitions(link, stream)
+  for (const stream of streams) await checkStream(link, stream)
   return new CommandIds(secret)
 }
 
-async function checkPartitions(link: RedisLink, stream: StreamDefinition): Promise<void> {
+async function checkStream(link: RedisLink, stream: StreamDefinition): Promise<void> {
   const key = streamMetaKey(stream.name)
-  const stored = await link.use(`stream "${stream.name}"`, async (client) => {
-    const known = await client.hget(key, 'partitions')
-    if (known !== null) return known
+  const [partitions, ordering] = await link.use(`stream "${stream.name}"`, async (client) => {
+    const known = await client.hmget(key, 'partitions', 'ordering')
+    if (known[0] != null) return known
+    // The number of partitions last: who finds it finds the ordering too.
+    await client.hsetnx(key, 'ordering', stream.ordering)
     await client.hsetnx(key, 'partitions', stream.partitions)
-    return client.hget(key, 'partitions')
+    return client.hmget(key, 'partitions', 'ordering')
   })
-  if (Number(replyText(stored)) === stream.partitions) return
+  if (Number(partitions) !== stream.partitions) {
+    throw new MillraceError(
+      'stream.partition-mismatch',
+      `Stream "${stream.name}" has ${partitions} partitions in Redis, the definition says ${stream.partitions}. The number is fixed when a stream is first used: declare ${partitions}, or use a new stream name.`,
+    )
+  }
+  if ((ordering ?? 'none') === stream.ordering) return
   throw new MillraceError(
-    'stream.partition-mismatch',
-    `Stream "${stream.name}" has ${stored} partitions in Redis, the definition says ${stream.partitions}. The number is fixed when a stream is first used: declare ${stored}, or use a new stream name.`,
+    'stream.ordering-mismatch',
+    `Stream "${stream.name}" has ordering '${ordering ?? 'none'}' in Redis, the definition says '${stream.ordering}'. It is fixed when a stream is first used: declare '${ordering ?? 'none'}', or use a new stream name.`,
   )
 }

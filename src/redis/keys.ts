@@ -5,8 +5,15 @@
  * in one slot of a Cluster.
  */
 
-/** Exactly one consumer group reads the commands of a stream. */
+import type { Ordering } from '../contracts/stream.ts'
+
+/** Exactly one consumer group reads the commands of a partition: this one, unless the stream is ordered by key. */
 export const GROUP = 'workers'
+
+/** The group of an ordered partition carries the epoch of its lease: who lost the lease has no group any more. */
+export function orderedGroup(epoch: number): string {
+  return `o${epoch}`
+}
 
 /** Entries that a draining worker handed back wait under this consumer name; every worker polls it. */
 export const FREE_CONSUMER = 'free'
@@ -16,7 +23,10 @@ export interface PartitionKeys {
   readonly partition: number
   /** stream · commands as accepted; entry: `-` → blob */
   readonly commands: string
-  /** stream · retries, delayed, scheduled and redriven commands, read before `commands`; entry: token → blob */
+  /**
+   * stream · retries, delayed, scheduled and redriven commands, read before `commands`; entry: token → blob.
+   * With ordering by key it is `commands` itself: there these count as new arrivals.
+   */
   readonly ready: string
   /** stream · events; one entry per settlement: (token, blob) pairs */
   readonly events: string
@@ -46,6 +56,10 @@ export interface PartitionKeys {
   readonly floors: string
   /** hash · token → crash level */
   readonly crashes: string
+  /** hash · of an ordered partition: owner, epoch, wanted (who asks for it), charge (whose suspects are not yet charged) */
+  readonly lease: string
+  /** hash · of an ordered partition: entry id → `<due ms>:<turn>:<trail>` of a command that is retried in place */
+  readonly held: string
   /** string · counter behind `x` tokens */
   readonly counter: string
   /** set · tokens of the suspect group that this consumer is running */
@@ -68,17 +82,20 @@ const PREFIX = 'mr:'
 const cache = new Map<string, PartitionKeys>()
 const CACHE_MAX = 10_000
 
-/** The keys of one partition. `stream` is a checked name; equal arguments give the same object. */
-export function partitionKeys(stream: string, partition: number): PartitionKeys {
+/**
+ * The keys of one partition. `stream` is a checked name; equal arguments give the same object. Only who reads ready
+ * commands, or makes commands ready, needs to say how the stream is ordered.
+ */
+export function partitionKeys(stream: string, partition: number, ordering: Ordering = 'none'): PartitionKeys {
   const tag = `${stream}.${partition}`
-  const known = cache.get(tag)
+  const known = cache.get(`${ordering} ${tag}`)
   if (known !== undefined) return known
   const base = `${PREFIX}{${tag}}:`
   const keys: PartitionKeys = {
     stream,
     partition,
     commands: `${base}c`,
-    ready: `${base}r`,
+    ready: ordering === 'key' ? `${base}c` : `${base}r`,
     events: `${base}e`,
     dead: `${base}d`,
     records: `${base}st`,
@@ -93,6 +110,8 @@ export function partitionKeys(stream: string, partition: number): PartitionKeys 
     stops: `${base}stops`,
     floors: `${base}floor`,
     crashes: `${base}crash`,
+    lease: `${base}lease`,
+    held: `${base}held`,
     counter: `${base}x`,
     running: (consumer) => `${base}running:${consumer}`,
     aggregate: (name, id) => `${base}a:${name}:${id}`,
@@ -102,7 +121,7 @@ export function partitionKeys(stream: string, partition: number): PartitionKeys 
     commits: (projection) => `${base}vc:${projection}`,
     schedule: (name) => `${base}cron:${name}`,
   }
-  if (cache.size < CACHE_MAX) cache.set(tag, keys)
+  if (cache.size < CACHE_MAX) cache.set(`${ordering} ${tag}`, keys)
   return keys
 }
 

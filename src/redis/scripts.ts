@@ -5,14 +5,17 @@
 import append from './lua/append.lua' with { type: 'text' }
 import appendKeyed from './lua/append-keyed.lua' with { type: 'text' }
 import appendOnce from './lua/append-once.lua' with { type: 'text' }
+import askPartition from './lua/ask-partition.lua' with { type: 'text' }
 import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
+import chargeSuspects from './lua/charge-suspects.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import discardDead from './lua/discard-dead.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import forgetGone from './lua/forget-gone.lua' with { type: 'text' }
+import forgetMember from './lua/forget-member.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
@@ -22,14 +25,17 @@ import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
+import releasePartition from './lua/release-partition.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
+import sampleLeases from './lua/sample-leases.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
 import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
 import stopReader from './lua/stop-reader.lua' with { type: 'text' }
 import sweepRecords from './lua/sweep-records.lua' with { type: 'text' }
+import takePartition from './lua/take-partition.lua' with { type: 'text' }
 import takeover from './lua/takeover.lua' with { type: 'text' }
 import trimCommands from './lua/trim-commands.lua' with { type: 'text' }
 import trimDead from './lua/trim-dead.lua' with { type: 'text' }
@@ -48,6 +54,12 @@ export type ScriptName =
   | 'append'
   | 'append-keyed'
   | 'append-once'
+  | 'ask-partition'
+  | 'charge-suspects'
+  | 'forget-member'
+  | 'release-partition'
+  | 'sample-leases'
+  | 'take-partition'
   | 'beat'
   | 'cancel'
   | 'commit-views'
@@ -82,6 +94,12 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   append,
   'append-keyed': appendKeyed,
   'append-once': appendOnce,
+  'ask-partition': askPartition,
+  'charge-suspects': chargeSuspects,
+  'forget-member': forgetMember,
+  'release-partition': releasePartition,
+  'sample-leases': sampleLeases,
+  'take-partition': takePartition,
   beat,
   cancel,
   'commit-views': commitViews,

@@ -6,7 +6,7 @@
  */
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
-import { GROUP, type PartitionKeys } from './keys.ts'
+import type { Membership } from './membership.ts'
 
 /** Where an entry was read from. */
 export type Source = 'commands' | 'ready'
@@ -17,6 +17,8 @@ export interface EntryRef {
   readonly token: string
   /** Crash level known to the worker; its counter is removed with the settlement. */
   readonly level: number
+  /** Of an ordered partition: how often it was retried in place. */
+  readonly turn?: number
 }
 
 export interface FollowUp {
@@ -52,8 +54,10 @@ export interface Success {
 
 export interface Failure {
   readonly ref: EntryRef
-  readonly move: 'retry' | 'dead'
+  /** `hold` is a retry in its place, in an ordered partition. */
+  readonly move: 'retry' | 'dead' | 'hold'
   readonly delayMs: number
+  /** The entry as it moves; for `hold` only its trail. */
   readonly blob: Buffer
   readonly record: Buffer
   /** Counts only on this state. */
@@ -69,6 +73,8 @@ export interface SettleRequest {
 export type Verdict = 'applied' | 'settled-before' | 'conflict'
 
 export interface SettleAnswer {
+  /** True when the partition's lease has another epoch: nothing was written, and the rest is empty. */
+  readonly isFenced: boolean
   /** How many of `plain` were still pending. */
   readonly plainAcknowledged: number
   readonly successes: readonly Verdict[]
@@ -82,7 +88,7 @@ export const SETTLE_ARGUMENTS_MAX = 4000
 /** True for a success that needs nothing but its acknowledgement. */
 export function isPlain(success: Success): boolean {
   return (
-    success.ref.source === 'commands' &&
+    sourceOf(success.ref) === 1 &&
     success.ref.level === 0 &&
     success.record === '' &&
     success.events.length === 0 &&
@@ -98,17 +104,21 @@ export function successArguments(success: Success): number {
 
 export const FAILURE_ARGUMENTS = 11
 
+const FENCED: SettleAnswer = { isFenced: true, plainAcknowledged: 0, successes: [], failures: [] }
+
 const LETTERS: Readonly<Record<string, Verdict>> = { '1': 'applied', '0': 'settled-before', c: 'conflict' }
 
 export async function settle(
   link: RedisLink,
-  keys: PartitionKeys,
-  consumer: string,
+  membership: Membership,
   request: SettleRequest,
 ): Promise<SettleAnswer> {
-  const { scriptKeys, args } = settleArguments(keys, consumer, request)
-  const reply = replyArray(await link.run('settle', scriptKeys, args))
+  const { scriptKeys, args } = settleArguments(membership, request)
+  const answer = await link.run('settle', scriptKeys, args)
+  if (!Array.isArray(answer)) return FENCED
+  const reply = replyArray(answer)
   return {
+    isFenced: false,
     plainAcknowledged: replyNumber(reply[0]),
     successes: verdicts(replyText(reply[1])),
     failures: verdicts(replyText(reply[2])),
@@ -119,14 +129,33 @@ function verdicts(letters: string): Verdict[] {
   return Array.from(letters, (letter) => LETTERS[letter] ?? 'settled-before')
 }
 
+/** An ordered command that leaves a record behind is told as a ready one: both streams are the same there. */
+function sourceOf(ref: EntryRef): 1 | 2 {
+  const hasRecord = ref.turn !== undefined && (ref.turn > 0 || ref.token !== `e${ref.entryId}`)
+  return ref.source === 'ready' || hasRecord ? 2 : 1
+}
+
+function letterOf({ move, ref }: Failure): string | number {
+  switch (move) {
+    case 'retry':
+      return 'T'
+    case 'dead':
+      return 'X'
+    case 'hold':
+      return (ref.turn ?? 0) + 1
+    default:
+      return move satisfies never
+  }
+}
+
 function settleArguments(
-  keys: PartitionKeys,
-  consumer: string,
+  { keys, group, consumer, epoch }: Membership,
   request: SettleRequest,
 ): { scriptKeys: string[]; args: (string | Buffer | number)[] } {
   const scriptKeys = [
     ...[keys.commands, keys.ready, keys.events, keys.dead, keys.records, keys.recordTimes],
     ...[keys.due, keys.dueBodies, keys.outbox, keys.outboxLast, keys.crashes, keys.counter],
+    ...[keys.lease, keys.held],
   ]
   const aggregates = new Map<string, number>()
   const guardArguments = (guard: AggregateGuard | undefined): (string | number)[] => {
@@ -138,11 +167,11 @@ function settleArguments(
     }
     return [index, guard.expectedVersion, guard.expectedToken]
   }
-  const args: (string | Buffer | number)[] = [GROUP, consumer, request.plain.length]
+  const args: (string | Buffer | number)[] = [group, consumer, epoch ?? '', request.plain.length]
   for (const ref of request.plain) args.push(ref.entryId)
   args.push(request.successes.length)
   for (const { ref, events, followUps, append, record } of request.successes) {
-    args.push(ref.source === 'commands' ? 1 : 2, ref.entryId, ref.token, ref.level)
+    args.push(sourceOf(ref), ref.entryId, ref.token, ref.level)
     args.push(...guardArguments(append), append?.events.length ?? 0)
     for (const event of append?.events ?? []) args.push(event)
     args.push(events.length)
@@ -151,14 +180,9 @@ function settleArguments(
     for (const followUp of followUps) args.push(followUp.target, followUp.delayMs, followUp.blob)
   }
   args.push(request.failures.length)
-  for (const { ref, move, delayMs, blob, record, guard } of request.failures) {
-    args.push(
-      move === 'retry' ? 'T' : 'X',
-      ref.source === 'commands' ? 1 : 2,
-      ref.entryId,
-      ref.token,
-      ref.level,
-    )
+  for (const failure of request.failures) {
+    const { ref, delayMs, blob, record, guard } = failure
+    args.push(letterOf(failure), sourceOf(ref), ref.entryId, ref.token, ref.level)
     args.push(delayMs, blob, record, ...guardArguments(guard))
   }
   return { scriptKeys, args }

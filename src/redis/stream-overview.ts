@@ -28,6 +28,8 @@ export interface PartitionOverview {
   /** Since the oldest entry that is not finished came in, by Redis's clock; 0 when there is none. */
   readonly oldestAgeMs: number
   readonly consumers: readonly ConsumerOverview[]
+  /** Of an ordered partition that had an owner; `owner` is '' while nobody has it. */
+  readonly lease: { readonly owner: string; readonly epoch: number } | undefined
 }
 
 export async function readPartitionOverview(
@@ -37,7 +39,10 @@ export async function readPartitionOverview(
   const reply = replyArray(
     await link.run(
       'overview',
-      [keys.commands, keys.ready, keys.due, keys.dead, keys.events, keys.outbox],
+      [
+        ...[keys.commands, keys.ready, keys.due, keys.dead, keys.events, keys.outbox],
+        ...[keys.lease, keys.held],
+      ],
       [GROUP],
     ),
   )
@@ -51,12 +56,16 @@ export async function readPartitionOverview(
     lag: sum(({ lag }) => lag),
     lagIsExact: rows.every(({ lagIsExact }) => lagIsExact),
     pending: sum(({ pending }) => pending),
-    due: replyNumber(reply[1]),
+    due: replyNumber(reply[1]) + replyNumber(reply[10]),
     dead: replyNumber(reply[2]),
     events: replyNumber(reply[3]),
     outbox: replyNumber(reply[4]),
     oldestAgeMs: firstMs === Number.POSITIVE_INFINITY ? 0 : Math.max(0, nowMs - firstMs),
     consumers: replyArray(reply[7]).map(toConsumer),
+    lease:
+      replyText(reply[9]) === ''
+        ? undefined
+        : { owner: replyText(reply[8]), epoch: Number(replyText(reply[9])) },
   }
 }
 

@@ -83,7 +83,7 @@ async function runOnce(
 ): Promise<readonly Outcome[]> {
   const { clock, logger, abandonSignal } = environment
   const { timeLimitMs } = handler.options
-  const { stream, partition } = head(runs).scope
+  const { stream, partition, epoch } = head(runs).scope
   const controller = new AbortController()
   const over = Promise.withResolvers<never>()
   const abort = (error: MillraceError) => {
@@ -100,7 +100,7 @@ async function runOnce(
   )
   const onAbandon = () => abort(new MillraceError('service.stopped', 'The process is stopping.'))
   abandonSignal.addEventListener('abort', onAbandon, { once: true })
-  const context: HandlerContext = { signal: controller.signal, logger, stream, partition }
+  const context: HandlerContext = { signal: controller.signal, logger, stream, partition, epoch }
   try {
     const outcomes = await Promise.race([handler.run(runs, context), over.promise])
     checkOutcomes(handler, runs.length, outcomes)

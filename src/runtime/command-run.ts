@@ -33,6 +33,8 @@ export interface RunScope {
   readonly partition: number
   readonly ids: CommandIds
   readonly clock: Clock
+  /** Of the partition's lease, in a stream that is ordered by key. */
+  readonly epoch: number | undefined
   /** Partitions of a stream; undefined for a stream nobody declared. */
   partitionsOf(stream: string): number | undefined
 }

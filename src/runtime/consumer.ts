@@ -1,8 +1,8 @@
 /**
  * A worker: consumes all partitions of every stream that it has handlers for.
  *
- * Stop order: reading ends, running handlers finish or are aborted at the limit, decided work is settled, what is left is
- * handed back uncharged, and only then the heartbeat ends.
+ * Stop order: reading ends, what has not started is handed back uncharged, running handlers finish or are aborted at the limit,
+ * decided work is settled, what is left is handed back too, and only then the heartbeat ends.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
@@ -14,10 +14,12 @@ import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import type { Clock } from './clock.ts'
+import type { RunScope } from './command-run.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Heartbeat } from './heartbeat.ts'
-import type { Sighting } from './lookout.ts'
+import type { LeaseSighting, Sighting } from './lookout.ts'
+import { OrderedStream } from './ordered-stream.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
 import { Service } from './service.ts'
 
@@ -41,6 +43,7 @@ export class Consumer extends Service implements HealthSource {
   readonly #options: ConsumerOptions
   readonly #dispatcher: Dispatcher
   readonly #partitions: PartitionConsumer[] = []
+  readonly #ordered: OrderedStream[] = []
   readonly #heartbeat: Heartbeat
 
   constructor(setup: ConsumerSetup) {
@@ -65,8 +68,10 @@ export class Consumer extends Service implements HealthSource {
         stream: desk.scope.stream,
         partition: desk.scope.partition,
       })),
+      orderedStreams: this.#ordered.map(({ name, partitions }) => ({ stream: name, partitions })),
       lookEveryMs: this.#options.lookEveryMs,
       onSighting: (sighting) => this.#onSighting(sighting),
+      onLeases: (sighting) => this.#onLeases(sighting),
       consumer: this.consumer,
       intervalMs: this.#options.heartbeatEveryMs,
       stuckAfterMs: Math.max(...limits, 0) + this.#options.stuckGraceMs,
@@ -75,14 +80,14 @@ export class Consumer extends Service implements HealthSource {
 
   health(): HealthReport {
     if (this.state !== 'running') return { ready: false, detail: `consumer is ${this.state}` }
-    const reports = this.#partitions.map((partition) => partition.health())
+    const reports = [...this.#partitions, ...this.#ordered].map((part) => part.health())
     const stuck = reports.filter((report) => !report.ready)
     const shown = stuck.length > 0 ? stuck : reports
     return { ready: stuck.length === 0, detail: shown.map((report) => report.detail).join('; ') }
   }
 
   protected override async onStart(): Promise<void> {
-    if (this.#partitions.length === 0) {
+    if (this.#partitions.length + this.#ordered.length === 0) {
       throw new MillraceError(
         'definition.invalid',
         'There is nothing to consume: define a handler in workers/.',
@@ -95,13 +100,18 @@ export class Consumer extends Service implements HealthSource {
   protected override async onStop(): Promise<void> {
     const limit = new AbortController()
     const timer = this.#setup.clock.after(this.#options.drainLimitMs, () => limit.abort())
+    this.#heartbeat.announceLeaving()
     this.#dispatcher.close()
-    await Promise.all(this.#partitions.map((partition) => partition.stopReading()))
-    await this.#dispatcher.drain(limit.signal)
-    await Promise.all(this.#partitions.map((partition) => partition.settled(limit.signal)))
+    const parts = [...this.#partitions, ...this.#ordered]
+    await Promise.all(parts.map((part) => part.stopReading()))
+    await Promise.all(parts.map((part) => part.handBack()))
+    await Promise.all([
+      this.#dispatcher.drain(limit.signal),
+      ...parts.map((part) => part.settled(limit.signal)),
+    ])
     timer.cancel()
     await this.#heartbeat.stop()
-    await Promise.all(this.#partitions.map((partition) => partition.release()))
+    await Promise.all(parts.map((part) => part.release()))
   }
 
   #onSighting(sighting: Sighting): void {
@@ -111,26 +121,39 @@ export class Consumer extends Service implements HealthSource {
     }
   }
 
+  #onLeases(sighting: LeaseSighting): void {
+    if (this.state !== 'running') return
+    for (const stream of this.#ordered) if (stream.name === sighting.stream) stream.notice(sighting)
+  }
+
   #assemble(): void {
     const { catalogue, handlers, ids, clock } = this.#setup
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
     const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
     const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
+    const { consumer } = this
+    const shared = { ...this.#setup, options: this.#options, dispatcher: this.#dispatcher, consumer }
+    const { inFlightMax, inFlightBytesMax } = this.#options
     for (const stream of streams) {
+      const scopeOf = (partition: number, epoch: number | undefined): RunScope => ({
+        ...{ stream: stream.name, partition, epoch, ids, clock, partitionsOf },
+      })
+      if (stream.ordering === 'key') {
+        const part = stream.partitions / total
+        const bounds = { inFlightMax: inFlightMax * part, inFlightBytesMax: inFlightBytesMax * part }
+        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, ...bounds }))
+        continue
+      }
       for (let partition = 0; partition < stream.partitions; partition++) {
-        const scope = { stream: stream.name, partition, ids, clock, partitionsOf }
         this.#partitions.push(
           new PartitionConsumer({
-            ...this.#setup,
-            options: this.#options,
-            dispatcher: this.#dispatcher,
-            consumer: this.consumer,
+            ...shared,
             keys: partitionKeys(stream.name, partition),
             stream,
-            scope,
-            inFlightMax: Math.max(2, Math.floor(this.#options.inFlightMax / total)),
-            inFlightBytesMax: Math.max(1024 ** 2, Math.floor(this.#options.inFlightBytesMax / total)),
+            scope: scopeOf(partition, undefined),
+            inFlightMax: Math.max(2, Math.floor(inFlightMax / total)),
+            inFlightBytesMax: Math.max(1024 ** 2, Math.floor(inFlightBytesMax / total)),
           }),
         )
       }

@@ -86,6 +86,10 @@ function move(
 ): Decided {
   const { attempts } = trail
   const record = packPayload({ attempts, error, atMs: run.scope.clock.nowMs(), ...redrivesOf(trail) })
+  const common = { ref: run.ref, delayMs, record, guard: run.append }
+  if (kind === 'retry' && run.scope.epoch !== undefined) {
+    return { run, failure: { ...common, move: 'hold', blob: packPayload(trail) } }
+  }
   const blob = encodeEntry({ ...run.entry, trail }, run.entry.payloadBytes)
-  return { run, failure: { ref: run.ref, move: kind, delayMs, blob, record, guard: run.append } }
+  return { run, failure: { ...common, move: kind, blob } }
 }

@@ -29,6 +29,11 @@ interface Lane {
   timer: Timer | undefined
 }
 
+interface RunningBatch {
+  readonly desk: PartitionDesk
+  readonly runs: readonly CommandRun[]
+}
+
 /** Counts the running batches of one handler. */
 interface HandlerGate {
   readonly handler: HandlerDefinition
@@ -42,7 +47,7 @@ export class Dispatcher {
   readonly #abandon = new AbortController()
   readonly #stop = new AbortController()
   readonly #suspects: Suspects
-  readonly #running = new Set<Promise<void>>()
+  readonly #running = new Map<Promise<void>, RunningBatch>()
   #pumpScheduled = false
 
   constructor(options: DispatcherOptions) {
@@ -74,31 +79,52 @@ export class Dispatcher {
     this.accept(desk, [run])
   }
 
+  /** Forgets what has not started of a partition that this worker gives up; the entries stay pending. */
+  forget(desk: PartitionDesk): void {
+    for (const [name, lane] of this.#lanes) {
+      if (lane.desk !== desk) continue
+      lane.timer?.cancel()
+      this.#lanes.delete(name)
+    }
+    this.#suspects.clear(desk)
+  }
+
+  /** What a partition has running. */
+  runsOf(desk: PartitionDesk): CommandRun[] {
+    return [...this.#running.values()].flatMap((batch) => (batch.desk === desk ? batch.runs : []))
+  }
+
+  /** Resolves when nothing of this partition runs. */
+  async idle(desk: PartitionDesk): Promise<void> {
+    for (;;) {
+      const own = [...this.#running].filter(([, batch]) => batch.desk === desk).map(([work]) => work)
+      if (own.length === 0) return
+      await Promise.all(own)
+    }
+  }
+
   /** True while suspects are cleared: nothing new should be read. */
   get holding(): boolean {
     return this.#suspects.holding
   }
 
-  /** Starts nothing new from now on. */
+  /** Starts nothing new from now on, and forgets what waits: the partition hands it back. */
   close(): void {
     this.#stop.abort()
-  }
-
-  /**
-   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. What was not done stays
-   * unsettled: the partition hands it back.
-   */
-  async drain(limitSignal: AbortSignal): Promise<void> {
-    this.close()
     for (const lane of this.#lanes.values()) {
       lane.timer?.cancel()
       lane.queue = []
     }
     this.#suspects.clear()
+  }
+
+  /** Closes, waits for what runs, and aborts it when `limitSignal` says that time is up. */
+  async drain(limitSignal: AbortSignal): Promise<void> {
+    this.close()
     const abandon = () => this.#abandon.abort()
     if (limitSignal.aborted) abandon()
     limitSignal.addEventListener('abort', abandon, { once: true })
-    while (this.#running.size > 0) await Promise.all(this.#running)
+    while (this.#running.size > 0) await Promise.all(this.#running.keys())
     limitSignal.removeEventListener('abort', abandon)
   }
 
@@ -194,7 +220,7 @@ export class Dispatcher {
   ): Promise<void> {
     if (gate !== undefined) gate.running += 1
     const work = this.#execute(desk, handler, runs)
-    this.#running.add(work)
+    this.#running.set(work, { desk, runs })
     await work
     this.#running.delete(work)
     if (gate !== undefined) gate.running -= 1

@@ -15,7 +15,6 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
   type ConnectionIdentity,
-  ensureGroup,
   forgetGone,
   identifyConnection,
   killConnection,
@@ -26,26 +25,39 @@ import {
   readPending,
   unblock,
 } from '../redis/consumer-group.ts'
-import type { PartitionKeys } from '../redis/keys.ts'
+import type { Membership } from '../redis/membership.ts'
 import type { Source } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
-import { type InFlight, inFlightKey } from './in-flight.ts'
+import { inFlightKey } from './in-flight.ts'
 import { Service } from './service.ts'
+
+/** What this process holds of the partition, and how much more it may read. */
+export interface Holdings {
+  readonly room: number
+  has(key: string): boolean
+  rereadStarted(): void
+  rereadEnded(): void
+  /** Resolves when there may be more room, or after `limitMs`. */
+  change(limitMs: number, signal: AbortSignal): Promise<void>
+}
 
 export interface FetcherOptions {
   readonly reader: RedisLink
   readonly command: RedisLink
-  readonly keys: PartitionKeys
-  readonly consumer: string
+  readonly membership: Membership
   readonly clock: Clock
   readonly telemetry: Telemetry
-  readonly inFlight: InFlight
+  readonly inFlight: Holdings
   readonly blockMs: number
   /** Most entries of one read. */
   readonly readCountMax: number
   readonly onEntries: (entries: readonly ReadEntry[]) => void
   /** True while reading should wait, for a moment. */
   readonly isHeld: () => boolean
+  /** Called when the consumer group is not there. */
+  readonly onGroupGone: () => Promise<void>
+  /** Called after each look through the own pending list, before anything new is read. */
+  readonly onReread?: () => Promise<void>
 }
 
 const REREAD_EVERY_MS = 10_000
@@ -58,6 +70,7 @@ const PENDING_BODIES = 16
 
 export class Fetcher extends Service {
   readonly #options: FetcherOptions
+  readonly #sources: readonly Source[]
   #loop: Promise<void> | undefined
   #connection: ConnectionIdentity | undefined
   #generation = 0
@@ -66,13 +79,16 @@ export class Fetcher extends Service {
   #waitingForRoom = false
 
   constructor(options: FetcherOptions) {
-    super(`fetcher ${options.keys.stream}.${options.keys.partition}`)
+    const { keys } = options.membership
+    super(`fetcher ${keys.stream}.${keys.partition}`)
     this.#options = options
+    this.#sources = keys.ready === keys.commands ? ['commands'] : ['ready', 'commands']
   }
 
   /** Fine while reads are issued on time, or while it waits for room. */
   health(): HealthReport {
-    const { clock, blockMs, keys } = this.#options
+    const { clock, blockMs, membership } = this.#options
+    const { keys } = membership
     const ageMs = clock.monotonicMs() - this.#readIssuedMs
     const ready = this.#waitingForRoom || ageMs <= blockMs + READ_GRACE_MS
     const what = this.#waitingForRoom
@@ -107,11 +123,10 @@ export class Fetcher extends Service {
   }
 
   async #round(): Promise<void> {
-    const { clock, inFlight, readCountMax, reader, keys, consumer, blockMs, telemetry, isHeld } =
-      this.#options
+    const { clock, inFlight, readCountMax, reader, membership, blockMs, telemetry, isHeld } = this.#options
     await this.#connect()
     if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
-    const countMax = Math.min(readCountMax, Math.floor(inFlight.room / 2))
+    const countMax = Math.min(readCountMax, Math.floor(inFlight.room / this.#sources.length))
     if (countMax < 1 || isHeld()) {
       this.#waitingForRoom = true
       await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
@@ -120,9 +135,9 @@ export class Fetcher extends Service {
     }
     if (this.stopSignal.aborted) return
     this.#readIssuedMs = clock.monotonicMs()
-    const entries = await this.#watched(() => readNew(reader, keys, consumer, countMax, blockMs))
+    const entries = await this.#watched(() => readNew(reader, membership, countMax, blockMs))
     if (entries.length === 0) return
-    const { stream, partition } = keys
+    const { stream, partition } = membership.keys
     telemetry.emit('entries.read', { stream, partition, count: entries.length })
     this.#accept(entries)
   }
@@ -152,10 +167,12 @@ export class Fetcher extends Service {
   }
 
   async #reread(): Promise<void> {
-    const { command, keys, clock, inFlight, telemetry } = this.#options
+    const { command, membership, clock, inFlight, telemetry, onReread } = this.#options
+    const { keys } = membership
     inFlight.rereadStarted()
     try {
-      const missed = [...(await this.#readMissed('ready')), ...(await this.#readMissed('commands'))]
+      const missed: ReadEntry[] = []
+      for (const source of this.#sources) missed.push(...(await this.#readMissed(source)))
       if (missed.length > 0) {
         const levels = await readLevels(
           command,
@@ -170,23 +187,22 @@ export class Fetcher extends Service {
     } finally {
       inFlight.rereadEnded()
     }
+    await onReread?.()
     this.#rereadDueMs = clock.monotonicMs() + REREAD_EVERY_MS
   }
 
   /** Own pending entries that are not in hand; of all others not even the bodies are asked for. */
   async #readMissed(source: Source): Promise<ReadEntry[]> {
-    const { reader, keys, consumer, inFlight } = this.#options
+    const { reader, membership, inFlight } = this.#options
     const missed: ReadEntry[] = []
     let after: string | undefined = ''
     while (after !== undefined) {
       const from: string = after
-      const page = await this.#watched(() =>
-        listOwnPending(reader, keys, consumer, source, from, PENDING_PAGE),
-      )
+      const page = await this.#watched(() => listOwnPending(reader, membership, source, from, PENDING_PAGE))
       const ids = page.filter((id) => !inFlight.has(inFlightKey(source, id)))
       for (let i = 0; i < ids.length; i += PENDING_BODIES) {
         const some = ids.slice(i, i + PENDING_BODIES)
-        missed.push(...(await this.#watched(() => readPending(reader, keys, source, some))))
+        missed.push(...(await this.#watched(() => readPending(reader, membership.keys, source, some))))
       }
       after = page.length < PENDING_PAGE ? undefined : page.at(-1)
     }
@@ -202,31 +218,25 @@ export class Fetcher extends Service {
 
   /** Pending entries whose bodies are gone: loss, reported once and then acknowledged. */
   async #reportGone(gone: readonly ReadEntry[]): Promise<void> {
-    const { command, keys, telemetry } = this.#options
+    const { command, membership, telemetry } = this.#options
     const ids = gone.map((entry) => entry.entryId)
     telemetry.emit('alarm.raised', {
       alarm: 'entries-lost',
-      stream: keys.stream,
+      stream: membership.keys.stream,
       detail: `${gone.length} pending entries have no body any more: ${ids.slice(0, 10).join(', ')}. Somebody trimmed or deleted them.`,
     })
     for (const source of ['commands', 'ready'] as const) {
       const own = gone.filter((entry) => entry.source === source).map((entry) => entry.entryId)
-      if (own.length > 0) await forgetGone(command, keys, source, own).catch(() => undefined)
+      if (own.length > 0) await forgetGone(command, membership, source, own).catch(() => undefined)
     }
   }
 
-  /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
+  /** The group vanished (FLUSHALL, DEL), or somebody else has the partition now. */
   async #mend(error: unknown): Promise<void> {
-    const { command, keys, telemetry } = this.#options
     const text = error instanceof MillraceError ? error.message : describeError(error)
     if (!/NOGROUP|UNBLOCKED|no longer exists/.test(text)) return
     try {
-      const state = await ensureGroup(command, keys)
-      telemetry.emit('alarm.raised', {
-        alarm: 'group-vanished',
-        stream: keys.stream,
-        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
-      })
+      await this.#options.onGroupGone()
     } catch {
       // Redis is away: the next round comes here again.
     }

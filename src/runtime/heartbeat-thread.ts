@@ -12,10 +12,10 @@ import { writeBeat } from '../redis/consumer-group.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
-import { lookOut } from './lookout.ts'
+import { LEAVING, lookOut, lookOutForLeases } from './lookout.ts'
 
 declare const self: {
-  onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
+  onmessage: ((event: { data: HeartbeatOrder | 'leave' | 'stop' }) => void) | null
   postMessage(value: HeartbeatReport): void
 }
 
@@ -23,6 +23,7 @@ declare const self: {
 const ROUND_GRACE_MS = 500
 
 let stopped = false
+let leaving = false
 
 async function beat(order: HeartbeatOrder): Promise<void> {
   const clock = SYSTEM_CLOCK
@@ -36,8 +37,11 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     commandTimeoutMs,
   })
   const link = links.open('command')
-  const { consumer, lookEveryMs, partitions } = order
-  const beatKeys = partitions.map((place) => partitionKeys(place.stream, place.partition).beats)
+  const { consumer, lookEveryMs, partitions, orderedStreams } = order
+  const beatKeys = [
+    ...partitions.map((place) => partitionKeys(place.stream, place.partition).beats),
+    ...orderedStreams.map(({ stream }) => partitionKeys(stream, 0).beats),
+  ]
   const tick = new Int32Array(order.tick)
   let count = 0
   let seenTick = -1
@@ -61,17 +65,14 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     count += 1
     try {
       await link.whenReady(order.intervalMs)
-      await writeBeat(link, beatKeys, consumer, `${count}:${current}`)
+      await writeBeat(link, beatKeys, consumer, `${count}:${current}${leaving ? LEAVING : ''}`)
       if (!announced) {
         announced = true
         self.postMessage('beating')
-        const looking = { link, clock, consumer, lookEveryMs }
-        for (const place of partitions) {
-          void lookOut(place, {
-            ...looking,
-            isStopped: () => stopped,
-            onSighting: (sighting) => self.postMessage(sighting),
-          })
+        const looking = { link, clock, consumer, lookEveryMs, isStopped: () => stopped }
+        for (const place of partitions) void lookOut(place, looking, (sighting) => self.postMessage(sighting))
+        for (const place of orderedStreams) {
+          void lookOutForLeases(place, looking, (sighting) => self.postMessage(sighting))
         }
       }
     } catch {
@@ -85,5 +86,6 @@ async function beat(order: HeartbeatOrder): Promise<void> {
 
 self.onmessage = ({ data }) => {
   if (data === 'stop') stopped = true
+  else if (data === 'leave') leaving = true
   else void beat(data)
 }

@@ -1,13 +1,14 @@
 /** The main-loop side of the heartbeat: starts the thread, ticks for it, waits for its first beat, hears what it sees. */
 import { MillraceError } from '../contracts/errors.ts'
 import type { Clock } from './clock.ts'
-import type { Sighting, WatchedPartition } from './lookout.ts'
+import type { LeaseSighting, Sighting, WatchedPartition, WatchedStream } from './lookout.ts'
 import { Service } from './service.ts'
 
 /** What the thread is told. */
 export interface HeartbeatOrder {
   readonly url: string
   readonly partitions: readonly WatchedPartition[]
+  readonly orderedStreams: readonly WatchedStream[]
   readonly consumer: string
   readonly intervalMs: number
   /** How often the other consumers of each partition are looked at. */
@@ -18,11 +19,12 @@ export interface HeartbeatOrder {
 }
 
 /** What the thread tells. */
-export type HeartbeatReport = 'beating' | 'stopped' | Sighting
+export type HeartbeatReport = 'beating' | 'stopped' | Sighting | LeaseSighting
 
 export interface HeartbeatOptions extends Omit<HeartbeatOrder, 'tick'> {
   readonly clock: Clock
   readonly onSighting: (sighting: Sighting) => void
+  readonly onLeases: (sighting: LeaseSighting) => void
 }
 
 const TICK_EVERY_MS = 100
@@ -42,7 +44,7 @@ export class Heartbeat extends Service {
   }
 
   protected override async onStart(): Promise<void> {
-    const { clock, onSighting, ...order } = this.#options
+    const { clock, onSighting, onLeases, ...order } = this.#options
     const worker = new Worker(new URL('./heartbeat-thread.ts', import.meta.url))
     this.#worker = worker
     const first = Promise.withResolvers<void>()
@@ -50,6 +52,7 @@ export class Heartbeat extends Service {
     worker.onmessage = ({ data }: { data: HeartbeatReport }) => {
       if (data === 'beating') first.resolve()
       else if (data === 'stopped') stopped.resolve()
+      else if ('leases' in data) onLeases(data)
       else onSighting(data)
     }
     let beating = false
@@ -76,6 +79,11 @@ export class Heartbeat extends Service {
     } finally {
       limit.cancel()
     }
+  }
+
+  /** Shows from the next beat on that this worker takes nothing more; it still lives. */
+  announceLeaving(): void {
+    this.#worker?.postMessage('leave')
   }
 
   protected override async onStop(): Promise<void> {

@@ -78,9 +78,7 @@ export class InFlight {
     this.#held.delete(key)
     this.#bytes -= held.bytes
     this.#leftDuringReread?.add(key)
-    const waiting = this.#waiting
-    this.#waiting = undefined
-    waiting?.()
+    this.notify()
   }
 
   /** Remembers who leaves until `rereadEnded`. */
@@ -90,6 +88,13 @@ export class InFlight {
 
   rereadEnded(): void {
     this.#leftDuringReread = undefined
+  }
+
+  /** Ends a `change` that is being waited for. */
+  notify(): void {
+    const waiting = this.#waiting
+    this.#waiting = undefined
+    waiting?.()
   }
 
   /** Resolves when something leaves, or after `limitMs`. */

@@ -6,11 +6,31 @@ import { DeathVerdict, type SilentConsumer } from '../policies/death-verdict.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type ConsumerView, sampleConsumers } from '../redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../redis/keys.ts'
+import { type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
 import type { Clock } from './clock.ts'
 
 export interface WatchedPartition {
   readonly stream: string
   readonly partition: number
+}
+
+/** An ordered stream, whose members share its partitions by leases. */
+export interface WatchedStream {
+  readonly stream: string
+  readonly partitions: number
+}
+
+/** At the end of the heartbeat of a worker that drains: it lives, and is given nothing more. */
+export const LEAVING = ':leaving'
+
+/** What a look at an ordered stream showed. */
+export interface LeaseSighting {
+  readonly stream: string
+  readonly leases: readonly PartitionLease[]
+  /** Members that share the partitions: their heartbeat is not known to stand still, and they are not leaving. */
+  readonly living: readonly string[]
+  /** Who is dead by now: members, and owners without a heartbeat. */
+  readonly silent: readonly SilentConsumer[]
 }
 
 /** What one look found worth acting on. */
@@ -28,23 +48,57 @@ export interface LookoutOptions {
   readonly consumer: string
   readonly lookEveryMs: number
   readonly isStopped: () => boolean
-  readonly onSighting: (sighting: Sighting) => void
 }
 
 /** Resolves after `isStopped` says so. */
-export async function lookOut(place: WatchedPartition, options: LookoutOptions): Promise<void> {
-  const { link, clock, consumer, lookEveryMs, isStopped, onSighting } = options
+export async function lookOut(
+  place: WatchedPartition,
+  options: LookoutOptions,
+  onSighting: (sighting: Sighting) => void,
+): Promise<void> {
+  const { link, consumer } = options
   const keys = partitionKeys(place.stream, place.partition)
+  await lookAgainAndAgain(options, async (observe) => {
+    const views = await sampleConsumers(link, keys)
+    const sighting = judge(place, views, consumer, observe)
+    if (sighting.dead.length > 0 || sighting.freeCount > 0) onSighting(sighting)
+  })
+}
+
+/** The same for the leases of an ordered stream; every look is told. */
+export async function lookOutForLeases(
+  { stream, partitions }: WatchedStream,
+  options: LookoutOptions,
+  onSighting: (sighting: LeaseSighting) => void,
+): Promise<void> {
+  const keys = Array.from({ length: partitions }, (_, partition) => partitionKeys(stream, partition, 'key'))
+  await lookAgainAndAgain(options, async (observe) => {
+    const { beats, leases } = await sampleLeases(options.link, keys)
+    const watched = new Map(beats)
+    for (const { owner } of leases) if (owner !== '' && !watched.has(owner)) watched.set(owner, '')
+    const silent = observe(watched)
+    const dead = new Set(silent.map((each) => each.consumer))
+    const living = [...beats].flatMap(([member, beat]) =>
+      dead.has(member) || beat.endsWith(LEAVING) ? [] : [member],
+    )
+    onSighting({ stream, leases, living, silent })
+  })
+}
+
+type Observe = (beats: ReadonlyMap<string, string>) => SilentConsumer[]
+
+async function lookAgainAndAgain(
+  { clock, lookEveryMs, isStopped }: LookoutOptions,
+  look: (observe: Observe) => Promise<void>,
+): Promise<void> {
   const verdict = new DeathVerdict(lookEveryMs)
   while (!isStopped()) {
     const sentMs = clock.monotonicMs()
     try {
-      const views = await sampleConsumers(link, keys)
-      const atMs = clock.monotonicMs()
-      const sighting = judge(place, views, consumer, (beats) =>
-        verdict.observe({ beats, atMs, roundTripMs: atMs - sentMs }),
-      )
-      if (sighting.dead.length > 0 || sighting.freeCount > 0) onSighting(sighting)
+      await look((beats) => {
+        const atMs = clock.monotonicMs()
+        return verdict.observe({ beats, atMs, roundTripMs: atMs - sentMs })
+      })
     } catch {
       // Redis is away, or the group is not made yet: counting starts again.
       verdict.forget()
@@ -57,7 +111,7 @@ function judge(
   place: WatchedPartition,
   views: readonly ConsumerView[],
   me: string,
-  observe: (beats: ReadonlyMap<string, string>) => SilentConsumer[],
+  observe: Observe,
 ): Sighting {
   const others = views.filter((view) => view.consumer !== me)
   const watched = others.filter((view) => view.consumer !== FREE_CONSUMER)

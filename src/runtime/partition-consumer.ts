@@ -9,6 +9,7 @@ import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { sharedMembership } from '../redis/membership.ts'
 import { Caretaker } from './caretaker.ts'
 import type { Clock } from './clock.ts'
 import { CommandRun, type RunScope } from './command-run.ts'
@@ -55,10 +56,10 @@ export class PartitionConsumer {
     this.#options = options
     this.#inFlight = new InFlight(clock, options.inFlightMax, options.inFlightBytesMax)
     const common = { link: command, keys, clock, telemetry }
+    const membership = sharedMembership(keys, consumer)
     this.#settler = new Settler({
-      ...common,
-      consumer,
-      inFlight: this.#inFlight,
+      ...{ link: command, clock, telemetry, membership },
+      onSettled: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
       requestsMax: options.options.settleRequestsMax,
       onConflict: (run) => this.#onConflict(run),
     })
@@ -67,14 +68,14 @@ export class PartitionConsumer {
       consumer,
       scope,
       settler: this.#settler,
-      inFlight: this.#inFlight,
+      onForget: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
     })
     this.#reader = options.links.open('reader')
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }
     this.#fetcher = new Fetcher({
-      ...common,
-      ...shared,
+      ...{ clock, telemetry, membership, inFlight: this.#inFlight, onEntries },
+      onGroupGone: () => this.#regroup(),
       reader: this.#reader,
       command,
       blockMs: options.links.options.blockMs,
@@ -102,14 +103,7 @@ export class PartitionConsumer {
 
   /** Creates the group where it is missing, then starts everything. */
   async start(): Promise<void> {
-    const { command, keys, telemetry } = this.#options
-    if ((await ensureGroup(command, keys)) === 'lost') {
-      telemetry.emit('alarm.raised', {
-        alarm: 'group-vanished',
-        stream: keys.stream,
-        detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again at the trim floor.`,
-      })
-    }
+    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished('lost')
     for (const service of this.#upkeep) await service.start()
     await this.#fetcher.start()
   }
@@ -119,24 +113,42 @@ export class PartitionConsumer {
     await Promise.all([this.#fetcher.stop(), ...this.#upkeep.map((service) => service.stop())])
   }
 
-  /** Resolves when every decided run is settled, or `limit` aborts. */
+  /** Resolves when what runs has ended and every decided run is settled, or `limit` aborts. */
   async settled(limit: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     if (limit.aborted) resolve()
     limit.addEventListener('abort', () => resolve(), { once: true })
-    await Promise.race([this.#settler.idle(), promise])
+    const idle = this.#options.dispatcher.idle(this.desk).then(() => this.#settler.idle())
+    await Promise.race([idle, promise])
+  }
+
+  /** Hands what has not started back to the fleet, at once: others need not wait for what still runs here. */
+  async handBack(): Promise<void> {
+    const busy = [...this.#options.dispatcher.runsOf(this.desk), ...this.#settler.runs]
+    const kept = new Set(busy.map(({ ref }) => inFlightKey(ref.source, ref.entryId)))
+    await this.#release(
+      [...this.#inFlight.keys()].filter((key) => !kept.has(key)),
+      false,
+    )
   }
 
   /** Hands everything that is still held back to the fleet and drops the heartbeat. */
   async release(): Promise<void> {
+    await this.#release([...this.#inFlight.keys()], true)
+    this.#options.links.close(this.#reader)
+  }
+
+  async #release(inFlightKeys: readonly string[], leaving: boolean): Promise<void> {
     const { command, keys, consumer, telemetry } = this.#options
-    const held = [...this.#inFlight.keys()].map((key) =>
+    const held = inFlightKeys.map((key) =>
       key.startsWith('r')
         ? ({ source: 'ready', entryId: key.slice(1) } as const)
         : ({ source: 'commands', entryId: key } as const),
     )
+    if (held.length === 0 && !leaving) return
     try {
-      const count = await releaseEntries(command, keys, consumer, held, true)
+      const count = await releaseEntries(command, keys, consumer, held, leaving)
+      for (const key of inFlightKeys) this.#inFlight.leave(key)
       if (count > 0) {
         telemetry.emit('entries.released', { stream: keys.stream, partition: keys.partition, count })
       }
@@ -144,7 +156,20 @@ export class PartitionConsumer {
       // The others find the entries by our silence.
       telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
     }
-    this.#options.links.close(this.#reader)
+  }
+
+  /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
+  async #regroup(): Promise<void> {
+    this.#alarmVanished(await ensureGroup(this.#options.command, this.#options.keys))
+  }
+
+  #alarmVanished(state: string): void {
+    const { keys, telemetry } = this.#options
+    telemetry.emit('alarm.raised', {
+      alarm: 'group-vanished',
+      stream: keys.stream,
+      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+    })
   }
 
   #toRuns(entries: readonly ReadEntry[]): CommandRun[] {

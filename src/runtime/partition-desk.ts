@@ -8,7 +8,6 @@ import type { PartitionKeys } from '../redis/keys.ts'
 import type { Clock } from './clock.ts'
 import type { CommandRun, RunScope } from './command-run.ts'
 import { toDeferred } from './decisions.ts'
-import { type InFlight, inFlightKey } from './in-flight.ts'
 import type { Settler } from './settler.ts'
 
 const DEFER_MIN_MS = 500
@@ -23,7 +22,8 @@ export interface PartitionDeskOptions {
   readonly settler: Settler
   readonly clock: Clock
   readonly telemetry: Telemetry
-  readonly inFlight: InFlight
+  /** Called for a run that is given up without being settled. */
+  readonly onForget: (run: CommandRun) => void
 }
 
 export class PartitionDesk {
@@ -64,9 +64,9 @@ export class PartitionDesk {
     this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
   }
 
-  /** Gives up an entry without settling it: it stays pending, and is found again by re-reading the own pending list. */
+  /** Gives up a run without settling it: the entry stays pending, and will run again. */
   forget(run: CommandRun): void {
-    this.#options.inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
+    this.#options.onForget(run)
   }
 
   /** Marks a suspect group before it starts; waits until Redis has the mark. */

@@ -8,35 +8,39 @@
 import { describeError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import type { PartitionKeys } from '../redis/keys.ts'
+import type { Membership } from '../redis/membership.ts'
 import {
   FAILURE_ARGUMENTS,
   type Failure,
   isPlain,
   SETTLE_ARGUMENTS_MAX,
   SETTLE_ENTRIES_MAX,
+  type SettleAnswer,
   type SettleRequest,
   type Success,
   settle,
   successArguments,
-  type Verdict,
 } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
 import type { CommandRun } from './command-run.ts'
-import { type InFlight, inFlightKey } from './in-flight.ts'
 
 /** A run that has been decided. */
 export type Decided =
   | { readonly run: CommandRun; readonly success: Success }
   | { readonly run: CommandRun; readonly failure: Failure }
 
+/** What a run's settlement came to: the command is out of our hands, or stays in them for a retry in place. */
+export type Fate = 'ended' | 'held'
+
 export interface SettlerOptions {
   readonly link: RedisLink
-  readonly keys: PartitionKeys
-  readonly consumer: string
+  readonly membership: Membership
   readonly clock: Clock
   readonly telemetry: Telemetry
-  readonly inFlight: InFlight
+  /** Called on the answer, once for each run; `failure` tells what was asked for it, if it had failed. */
+  readonly onSettled: (run: CommandRun, fate: Fate, failure: Failure | undefined) => void
+  /** Called when the lease of the partition was lost: nothing more can be settled. */
+  readonly onFenced?: () => void
   /** Requests on their way at once. */
   readonly requestsMax: number
   /** Called for a run that lost a version race. */
@@ -58,9 +62,10 @@ const FAILURES_BEFORE_SPLIT = 4
 export class Settler {
   readonly #options: SettlerOptions
   #queue: Decided[] = []
-  #requests = 0
+  readonly #sent = new Set<Batch>()
   #scheduled = false
   #idle: (() => void)[] = []
+  #isFenced = false
 
   constructor(options: SettlerOptions) {
     this.#options = options
@@ -68,6 +73,10 @@ export class Settler {
 
   /** Takes over decided runs; they are settled soon, in requests as large as the bounds allow. */
   push(decided: readonly Decided[]): void {
+    if (this.#isFenced) {
+      this.#refuse(decided.length)
+      return
+    }
     if (this.#queue.length === 0) this.#queue = [...decided]
     else this.#queue.push(...decided)
     if (this.#scheduled) return
@@ -78,8 +87,29 @@ export class Settler {
     })
   }
 
+  /** Gives up what is not settled: the partition belongs to another worker now. What comes later is only counted. */
+  fence(): void {
+    if (this.#isFenced) return
+    this.#isFenced = true
+    const given = this.#queue.length
+    this.#queue = []
+    this.#refuse(given)
+    this.#options.onFenced?.()
+    if (this.open === 0) this.#resolveIdle()
+  }
+
+  /** What has been decided and is not settled. */
+  get runs(): CommandRun[] {
+    const sent = [...this.#sent].flatMap(({ plain, successes, failures }) => [
+      ...plain,
+      ...successes,
+      ...failures,
+    ])
+    return [...sent, ...this.#queue.map(({ run }) => run)]
+  }
+
   get open(): number {
-    return this.#queue.length + this.#requests
+    return this.#queue.length + this.#sent.size
   }
 
   /** Resolves when nothing waits and nothing is on its way. */
@@ -89,18 +119,27 @@ export class Settler {
   }
 
   #pump(): void {
-    while (this.#queue.length > 0 && this.#requests < this.#options.requestsMax) {
+    while (this.#queue.length > 0 && this.#sent.size < this.#options.requestsMax) {
       const batch = this.#cut()
-      this.#requests += 1
+      this.#sent.add(batch)
       void this.#deliver(batch, 0).finally(() => {
-        this.#requests -= 1
+        this.#sent.delete(batch)
         this.#pump()
-        if (this.open > 0) return
-        const idle = this.#idle
-        this.#idle = []
-        for (const resolve of idle) resolve()
+        if (this.open === 0) this.#resolveIdle()
       })
     }
+  }
+
+  #resolveIdle(): void {
+    const idle = this.#idle
+    this.#idle = []
+    for (const resolve of idle) resolve()
+  }
+
+  #refuse(count: number): void {
+    const { telemetry, membership } = this.#options
+    const { stream, partition } = membership.keys
+    if (count > 0) telemetry.emit('settlements.refused', { stream, partition, count })
   }
 
   /** The largest request that fits the bounds, from the head of the queue. */
@@ -118,11 +157,15 @@ export class Settler {
   }
 
   async #deliver(batch: Batch, resends: number): Promise<void> {
-    const { link, keys, consumer, clock, telemetry } = this.#options
+    const { link, membership, clock, telemetry } = this.#options
     const startedMs = clock.monotonicMs()
     for (let failures = 0; ; ) {
       try {
-        const answer = await settle(link, keys, consumer, batch.request)
+        const answer = await settle(link, membership, batch.request)
+        if (answer.isFenced) {
+          this.#refuse(sizeOf(batch))
+          return this.fence()
+        }
         this.#answered(batch, answer, resends + failures > 0, clock.monotonicMs() - startedMs)
         return
       } catch (error) {
@@ -130,6 +173,7 @@ export class Settler {
         telemetry.emit('service.failed', { service: 'settler', error: describeError(error) })
         const pauseMs = Math.min(RESEND_MAX_MS, RESEND_MIN_MS * 2 ** Math.min(failures, 7))
         await clock.sleep(pauseMs * (0.5 + clock.random()))
+        if (this.#isFenced) return this.#refuse(sizeOf(batch))
         if (failures >= FAILURES_BEFORE_SPLIT && sizeOf(batch) > 1 && link.ready)
           return this.#deliverSingly(batch)
       }
@@ -145,16 +189,11 @@ export class Settler {
     for (const single of singles) await this.#deliver(toBatch([single]), 1)
   }
 
-  #answered(
-    batch: Batch,
-    answer: { plainAcknowledged: number; successes: readonly Verdict[]; failures: readonly Verdict[] },
-    resent: boolean,
-    durationMs: number,
-  ): void {
-    const { inFlight, telemetry, keys, onConflict } = this.#options
+  #answered(batch: Batch, answer: SettleAnswer, resent: boolean, durationMs: number): void {
+    const { telemetry, membership, onConflict, onSettled } = this.#options
     const count = { done: answer.plainAcknowledged, retried: 0, dead: 0, conflicts: 0, events: 0 }
     let stale = batch.plain.length - answer.plainAcknowledged
-    for (const run of batch.plain) inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
+    for (const run of batch.plain) onSettled(run, 'ended', undefined)
     for (const [i, run] of batch.successes.entries()) {
       const verdict = answer.successes[i]
       if (verdict === 'conflict') {
@@ -166,21 +205,23 @@ export class Settler {
         count.done += 1
         count.events += run.events.length
       } else stale += 1
-      inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
+      onSettled(run, 'ended', undefined)
     }
     for (const [i, run] of batch.failures.entries()) {
+      const failure = batch.request.failures[i]
       if (answer.failures[i] === 'conflict') {
         count.conflicts += 1
         onConflict(run)
         continue
       }
       if (answer.failures[i] === 'applied') {
-        if (batch.request.failures[i]?.move === 'retry') count.retried += 1
-        else count.dead += 1
+        if (failure?.move === 'dead') count.dead += 1
+        else count.retried += 1
       } else stale += 1
-      inFlight.leave(inFlightKey(run.ref.source, run.ref.entryId))
+      const isHeld = answer.failures[i] === 'applied' && failure?.move === 'hold'
+      onSettled(run, isHeld ? 'held' : 'ended', failure)
     }
-    const { stream, partition } = keys
+    const { stream, partition } = membership.keys
     telemetry.emit('batch.settled', { stream, partition, ...count, stale: resent ? 0 : stale, durationMs })
   }
 }

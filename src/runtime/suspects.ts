@@ -67,9 +67,9 @@ export class Suspects {
     })
   }
 
-  /** Forgets what has not started. */
-  clear(): void {
-    this.#waiting = []
+  /** Forgets what has not started, of one partition or of all. */
+  clear(desk?: PartitionDesk): void {
+    this.#waiting = desk === undefined ? [] : this.#waiting.filter((suspect) => suspect.desk !== desk)
   }
 
   #release(): void {

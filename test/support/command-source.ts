@@ -4,6 +4,7 @@ import { appendPlain, cancelCommand } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
 import { packPayload } from '../../src/redis/entry-codec.ts'
 import { GROUP, type PartitionKeys } from '../../src/redis/keys.ts'
+import { sharedMembership } from '../../src/redis/membership.ts'
 import { settle } from '../../src/redis/settlements.ts'
 import { type EventSource, eventBlob, type TestEvent } from './event-source.ts'
 
@@ -52,7 +53,11 @@ export class CommandSource {
       level: 0,
     } as const
     const effects = { events: events.map(eventBlob), followUps: [], append: undefined, record: '' as const }
-    await settle(this.#link, keys, CONSUMER, { plain: [], successes: [{ ref, ...effects }], failures: [] })
+    await settle(this.#link, sharedMembership(keys, CONSUMER), {
+      plain: [],
+      successes: [{ ref, ...effects }],
+      failures: [],
+    })
   }
 
   async kill(command: TestCommand): Promise<void> {
@@ -64,7 +69,11 @@ export class CommandSource {
     } as const
     const blob = eventBlob({ type: 'test.command', key: 'x', payload: 1 })
     const failure = { ref, move: 'dead', delayMs: 0, blob, record: packPayload({ error: 'no' }) } as const
-    await settle(this.#link, this.#keys(command), CONSUMER, { plain: [], successes: [], failures: [failure] })
+    await settle(this.#link, sharedMembership(this.#keys(command), CONSUMER), {
+      plain: [],
+      successes: [],
+      failures: [failure],
+    })
   }
 
   async cancel(command: TestCommand): Promise<boolean> {

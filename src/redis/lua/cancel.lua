@@ -6,7 +6,8 @@
 local token = ARGV[2]
 local letter = string.sub(redis.call('HGET', KEYS[2], token) or '', 1, 1)
 if letter == 'S' or letter == 'T' then
-  redis.call('ZREM', KEYS[4], token)
+  -- What an ordered partition retries in place is in its owner's hands.
+  if redis.call('ZREM', KEYS[4], token) == 0 then return 0 end
   redis.call('HDEL', KEYS[5], token)
 elseif letter == '' and string.sub(token, 1, 1) == 'e' then
   local id = string.sub(token, 2)
@@ -15,7 +16,7 @@ elseif letter == '' and string.sub(token, 1, 1) == 'e' then
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local map = {}
     for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
-    if map.name == ARGV[1] then
+    if map.name == ARGV[1] or string.find(map.name, '^o%d+$') then
       local ms, seq = string.match(map['last-delivered-id'], '^(%d+)-(%d+)$')
       deliveredMs, deliveredSeq = tonumber(ms), tonumber(seq)
     end

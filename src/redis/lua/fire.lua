@@ -43,8 +43,8 @@ local function isOpen(token)
   for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[2])) do
     local map = {}
     for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
-    if map.name == ARGV[7] then
-      return newer(copy, map['last-delivered-id']) or #call('XPENDING', KEYS[2], ARGV[7], copy, copy, 1) > 0
+    if map.name == ARGV[7] or string.find(map.name, '^o%d+$') then
+      return newer(copy, map['last-delivered-id']) or #call('XPENDING', KEYS[2], map.name, copy, copy, 1) > 0
     end
   end
   return true

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
 -- One look at a partition for people and metrics: how much waits, is in hand and is dead, and since when.
--- KEYS: 1 commands, 2 ready, 3 due, 4 dead, 5 events, 6 outbox
+-- KEYS: 1 commands, 2 ready (of an unordered stream), 3 due, 4 dead, 5 events, 6 outbox, 7 lease, 8 held
 -- ARGV: 1 group
--- Returns: {now ms, due, dead, events, outbox, commands row, ready row, consumers}
+-- Returns: {now ms, due, dead, events, outbox, commands row, ready row, consumers, owner or '', epoch or '', held}
 --          row: {entries, pending, lag or -1 when Redis does not know, first entry id not yet read or '', first pending id or ''}
 --          consumers: name, pending in commands, pending in ready, idle ms for each
 local time = redis.call('TIME')
@@ -19,11 +19,11 @@ local function look(key, slot)
   row[3] = row[1]
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local group = fields(info)
-    if group.name == ARGV[1] then
+    if group.name == ARGV[1] or string.find(group.name, '^o%d+$') then
       last = group['last-delivered-id']
       row[2], row[3] = group.pending, group.lag or -1
-      row[5] = redis.call('XPENDING', key, ARGV[1])[2] or ''
-      for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', key, ARGV[1])) do
+      row[5] = redis.call('XPENDING', key, group.name)[2] or ''
+      for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', key, group.name)) do
         local consumer = fields(each)
         local seen = consumers[consumer.name]
         if not seen then
@@ -44,4 +44,5 @@ return {
   time[1] * 1000 + math.floor(time[2] / 1000),
   redis.call('ZCARD', KEYS[3]), redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5]), redis.call('XLEN', KEYS[6]),
   look(KEYS[1], 2), look(KEYS[2], 3), order,
+  redis.call('HGET', KEYS[7], 'owner') or '', redis.call('HGET', KEYS[7], 'epoch') or '', redis.call('HLEN', KEYS[8]),
 }

@@ -4,21 +4,28 @@
 -- A success counts once: XACK == 1 gates everything that it causes, whoever delivers it first. A failure counts only from
 -- the consumer that holds the pending entry. Reading and checking come before the first write of each command.
 --
+-- In an ordered partition everything counts only under the epoch of its lease, and a retry stays in its place: the entry
+-- remains pending, and what it has been through is kept beside it under a turn that only grows.
+--
 -- KEYS: 1 commands, 2 ready, 3 events, 4 dead, 5 records, 6 recordTimes, 7 due, 8 dueBodies, 9 outbox, 10 outboxLast,
---       11 crashes, 12 counter, 13… aggregates
--- ARGV: group, consumer,
+--       11 crashes, 12 counter, 13 lease, 14 held, 15… aggregates
+-- ARGV: group, consumer, epoch ('' when the partition is not ordered),
 --       n, entry ids of `commands` done without effects…,
---       n, per command done with effects: source (1 commands, 2 ready), entry id, token, crash level,
+--       n, per command done with effects: source (1 commands, 2 ready; 2 also for an ordered one that has a record),
+--          entry id, token, crash level,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it,
 --          events to append there…: n, blobs…,
 --          n, event blobs…, record ('' none),
 --          n, per follow-up: target ('' here, or `<stream>.<partition>`), delay ms (-1 none), blob
---       n, per failure: 'T' retry or 'X' dead letter, source, entry id, token, crash level, delay ms, blob, record,
+--       n, per failure: 'T' retry, 'X' dead letter or the turn of a retry in place, source, entry id, token, crash level,
+--          delay ms, blob (its trail when in place), record,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it
 -- Returns: {acknowledged without effects, per command with effects a letter, per failure a letter, last event id or ''}
---          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict
-local call, arg, at = redis.call, ARGV, 3
-local group, consumer = arg[1], arg[2]
+--          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict;
+--          or 'fenced' when the lease has another epoch: nothing was written
+local call, arg, at = redis.call, ARGV, 4
+local group, consumer, epoch = arg[1], arg[2], arg[3]
+if epoch ~= '' and call('HGET', KEYS[13], 'epoch') ~= epoch then return 'fenced' end
 local now
 local function nowMs()
   if not now then
@@ -101,6 +108,7 @@ for i = 1, done do
     elseif source == 2 then
       call('HDEL', KEYS[5], token)
     end
+    if source == 2 and epoch ~= '' then call('HDEL', KEYS[14], id) end
     for j = 0, sends - 1 do send(arg[sendAt + 3 * j], arg[sendAt + 3 * j + 1], arg[sendAt + 3 * j + 2]) end
     if level ~= '0' then call('HDEL', KEYS[11], token) end
   else
@@ -122,15 +130,25 @@ for i = 1, moves do
   local conflict = isConflict(source, id, tonumber(arg[at + 8]), tonumber(arg[at + 9]), arg[at + 10])
   at = at + 11
   local pending = call('XPENDING', KEYS[source], group, id, id, 1)
+  local mine = pending[1] and pending[1][2] == consumer
   if conflict then
     failures[i] = 'c'
-  elseif pending[1] and pending[1][2] == consumer and call('XACK', KEYS[source], group, id) == 1 then
+  elseif mine and move ~= 'T' and move ~= 'X' then
+    failures[i] = '1'
+    local kept = call('HGET', KEYS[14], id)
+    if not kept or tonumber(string.match(kept, '^%d+:(%d+)')) < tonumber(move) then
+      local due = int(nowMs() + delay)
+      call('HSET', KEYS[14], id, due .. ':' .. move .. ':' .. blob)
+      call('HSET', KEYS[5], token, 'T' .. due .. ':' .. record)
+    end
+  elseif mine and call('XACK', KEYS[source], group, id) == 1 then
     failures[i] = '1'
     if move == 'T' then
       call('HSET', KEYS[5], token, 'T' .. later(delay, token, blob) .. ':' .. record)
     else
       local letter = call('XADD', KEYS[4], '*', token, blob)
       call('HSET', KEYS[5], token, 'X' .. letter .. ':' .. record)
+      if epoch ~= '' then call('HDEL', KEYS[14], id) end
       if level ~= '0' then call('HDEL', KEYS[11], token) end
     end
   else

@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- Tells from positions and side records what became of a command, in one look.
 -- KEYS: 1 commands, 2 ready, 3 records, 4 floors, 5 counter, 6 events
+-- An ordered partition has one group too, named by its epoch, and keeps ready commands among the others.
 -- ARGV: 1 group, 2 token
 -- Returns: {state, detail, last event id}; states: scheduled, retrying, accepted, processing, done, dead, cancelled,
 --          expired (the record is no longer kept), unknown (never issued), lost; detail is the record after its letter
@@ -17,13 +18,12 @@ local function lastId(key)
   if redis.call('EXISTS', key) == 0 then return '0-0' end
   return fields(redis.call('XINFO', 'STREAM', key))['last-generated-id']
 end
-local function delivered(key)
-  if redis.call('EXISTS', key) == 0 then return '0-0' end
+local function groupOf(key)
+  if redis.call('EXISTS', key) == 0 then return nil end
   for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
     local group = fields(info)
-    if group.name == ARGV[1] then return group['last-delivered-id'] end
+    if group.name == ARGV[1] or string.find(group.name, '^o%d+$') then return group end
   end
-  return '0-0'
 end
 local function newer(a, b)
   local aMs, aSeq = string.match(a, '^(%d+)-(%d+)$')
@@ -32,11 +32,11 @@ local function newer(a, b)
   return aMs > bMs or (aMs == bMs and aSeq > bSeq)
 end
 local function isThere(key, id) return #redis.call('XRANGE', key, id, id) > 0 end
-local function isPending(key, id) return #redis.call('XPENDING', key, ARGV[1], id, id, 1) > 0 end
 local function byPosition(key, id)
+  local group = groupOf(key)
   if newer(id, lastId(key)) then return 'lost' end
-  if newer(id, delivered(key)) then return isThere(key, id) and 'accepted' or 'lost' end
-  if isPending(key, id) then return isThere(key, id) and 'processing' or 'lost' end
+  if not group or newer(id, group['last-delivered-id']) then return isThere(key, id) and 'accepted' or 'lost' end
+  if #redis.call('XPENDING', key, group.name, id, id, 1) > 0 then return isThere(key, id) and 'processing' or 'lost' end
   return 'done'
 end
 
@@ -49,7 +49,8 @@ elseif letter == 'T' then state = 'retrying'
 elseif letter == 'L' then state = 'lost'
 elseif letter == 'R' then
   -- Whoever settles a copy replaces this record: one that names a copy nobody has any more tells of a loss.
-  state = byPosition(KEYS[2], string.match(detail, '^(%d+%-%d+)'))
+  local copies = redis.call('EXISTS', KEYS[2]) == 1 and KEYS[2] or KEYS[1]
+  state = byPosition(copies, string.match(detail, '^(%d+%-%d+)'))
   if state == 'done' then state = 'lost' end
 elseif string.sub(token, 1, 1) == 'x' then
   local number = tonumber(string.sub(token, 2))

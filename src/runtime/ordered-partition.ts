@@ -1,0 +1,387 @@
+/**
+ * One partition of a stream that is ordered by key, for as long as this worker has its lease.
+ *
+ *   load: held retries, own pending list ─▶ charge suspects ─▶ read on
+ *   entry ─▶ queue of its key ─(first of its key)─▶ dispatcher ─▶ settled ─▶ next of its key
+ *                                  ▲                    │ retry: stays first, its time comes later
+ *                                  └────────────────────┘
+ *
+ * Only the first of a key is ever in a batch, so no two of a key run at once, and a retry holds up its own key alone. What
+ * waits is bounded: at `parkedMax` the partition reads nothing, until something ends. Every first is in hand, so something will.
+ *
+ * Whoever takes the lease destroys the group that is read and settled in here: then everything in hand is dropped, and what
+ * handlers still answer is refused and counted.
+ */
+import { describeError, MillraceError } from '../contracts/errors.ts'
+import type { HealthReport } from '../contracts/health.ts'
+import type { StreamDefinition } from '../contracts/stream.ts'
+import type { Telemetry } from '../contracts/telemetry.ts'
+import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import type { ReadEntry } from '../redis/consumer-group.ts'
+import { decodeEntry, type Entry, type Trail, unpackPayload } from '../redis/entry-codec.ts'
+import type { PartitionKeys } from '../redis/keys.ts'
+import { leasedMembership, type Membership } from '../redis/membership.ts'
+import {
+  chargeSuspects,
+  type HeldCommand,
+  readHeld,
+  readMarks,
+  releasePartition,
+  type TakenPartition,
+} from '../redis/partition-lease.ts'
+import type { Failure } from '../redis/settlements.ts'
+import { Caretaker } from './caretaker.ts'
+import type { Clock, Timer } from './clock.ts'
+import { CommandRun, type RunScope } from './command-run.ts'
+import type { ConsumerOptions } from './consumer-options.ts'
+import type { Dispatcher } from './dispatcher.ts'
+import { Fetcher, type Holdings } from './fetcher.ts'
+import { InFlight } from './in-flight.ts'
+import { KeyQueues, type Queued } from './key-queues.ts'
+import { OutboxRelay } from './outbox-relay.ts'
+import { PartitionDesk } from './partition-desk.ts'
+import { Promoter } from './promoter.ts'
+import type { Service } from './service.ts'
+import { type Fate, Settler } from './settler.ts'
+
+export interface OrderedPartitionOptions {
+  readonly links: RedisLinks
+  readonly command: RedisLink
+  readonly stream: StreamDefinition
+  readonly keys: PartitionKeys
+  readonly consumer: string
+  readonly taken: TakenPartition
+  readonly scope: RunScope
+  readonly clock: Clock
+  readonly telemetry: Telemetry
+  readonly dispatcher: Dispatcher
+  readonly options: ConsumerOptions
+  /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
+  readonly inFlightMax: () => number
+  readonly inFlightBytesMax: number
+  /** Called once, when the lease turns out to be somebody else's. */
+  readonly onLost: () => void
+}
+
+/** A command in hand. */
+interface Item extends Queued {
+  readonly token: string
+  entry: Entry
+  level: number
+  turn: number
+  /** Monotonic ms. */
+  dueAtMs: number
+}
+
+/** Longer waits are looked at again, so that no timer overflows. */
+const WAIT_MAX_MS = 3_600_000
+const FORGOTTEN_PAUSE_MS = 1000
+const RELEASE_ATTEMPTS_MAX = 3
+
+export class OrderedPartition implements Holdings {
+  readonly #options: OrderedPartitionOptions
+  readonly #membership: Membership
+  readonly #inFlight: InFlight
+  readonly #queues = new KeyQueues<Item>()
+  /** In the dispatcher's or the settler's hands, by entry id. */
+  readonly #active = new Map<string, Item>()
+  readonly #timers = new Set<Timer>()
+  readonly #settler: Settler
+  readonly #desk: PartitionDesk
+  readonly #reader: RedisLink
+  readonly #fetcher: Fetcher
+  readonly #upkeep: readonly Service[]
+  #held: Map<string, HeldCommand> = new Map()
+  /** First of each key, until the suspects among them are known. */
+  #loading: Item[] | undefined = []
+  #starting: CommandRun[] = []
+  #isFull = false
+  #isClosed = false
+  #released: Promise<void> | undefined
+
+  constructor(options: OrderedPartitionOptions) {
+    const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
+    this.#options = options
+    this.#membership = leasedMembership(keys, consumer, taken.epoch)
+    this.#inFlight = new InFlight(clock, stream.parkedMax, options.inFlightBytesMax)
+    const common = { link: command, keys, clock, telemetry }
+    this.#settler = new Settler({
+      ...{ link: command, membership: this.#membership, clock, telemetry },
+      requestsMax: options.options.settleRequestsMax,
+      onSettled: (run, fate, failure) => this.#onSettled(run, fate, failure),
+      onConflict: (run) => this.#onConflict(run),
+      onFenced: () => this.#lose(),
+    })
+    this.#desk = new PartitionDesk({
+      ...{ ...common, consumer, scope: options.scope, settler: this.#settler },
+      onForget: (run) => this.#onForget(run),
+    })
+    this.#reader = links.open('reader')
+    this.#fetcher = new Fetcher({
+      ...{ reader: this.#reader, command, membership: this.#membership, clock, telemetry, inFlight: this },
+      blockMs: links.options.blockMs,
+      readCountMax: options.options.readCountMax,
+      onEntries: (entries) => this.#onEntries(entries),
+      isHeld: () => dispatcher.holding,
+      onGroupGone: async () => this.#lose(),
+      onReread: () => this.#finishLoading(),
+    })
+    const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
+    this.#upkeep = [
+      new Promoter({ ...common, pauseMaxMs }),
+      new OutboxRelay({ ...common, pauseMaxMs }),
+      new Caretaker({ ...common, stream, trimEveryMs }),
+    ]
+  }
+
+  get epoch(): number {
+    return this.#options.taken.epoch
+  }
+
+  // ── what the fetcher asks ──
+
+  get room(): number {
+    return Math.max(0, Math.min(this.#inFlight.room, this.#options.inFlightMax() - this.#active.size))
+  }
+
+  has(entryId: string): boolean {
+    return this.#inFlight.has(entryId)
+  }
+
+  rereadStarted(): void {
+    this.#inFlight.rereadStarted()
+  }
+
+  rereadEnded(): void {
+    this.#inFlight.rereadEnded()
+  }
+
+  change(limitMs: number, signal: AbortSignal): Promise<void> {
+    return this.#inFlight.change(limitMs, signal)
+  }
+
+  // ── life ──
+
+  /** True when nothing runs and nothing is to be settled. */
+  get isIdle(): boolean {
+    return this.#options.dispatcher.runsOf(this.#desk).length === 0 && this.#settler.open === 0
+  }
+
+  health(): HealthReport {
+    return this.#fetcher.health()
+  }
+
+  async start(): Promise<void> {
+    const { command, keys } = this.#options
+    this.#held = await readHeld(command, keys)
+    for (const service of this.#upkeep) await service.start()
+    await this.#fetcher.start()
+  }
+
+  /** Reads nothing more and starts nothing more. */
+  async stopReading(): Promise<void> {
+    this.#isClosed = true
+    for (const timer of this.#timers) timer.cancel()
+    this.#timers.clear()
+    await Promise.all([this.#fetcher.stop(), ...this.#upkeep.map((service) => service.stop())])
+    this.#options.dispatcher.forget(this.#desk)
+  }
+
+  /** Resolves when what runs has ended and everything decided is settled, or `limit` aborts. */
+  async settled(limit?: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    if (limit?.aborted === true) resolve()
+    limit?.addEventListener('abort', () => resolve(), { once: true })
+    const idle = this.#options.dispatcher.idle(this.#desk).then(() => this.#settler.idle())
+    await Promise.race([idle, promise])
+  }
+
+  /** Gives the lease back: what is pending goes to the next owner, uncharged. Once is enough. */
+  release(): Promise<void> {
+    this.#released ??= this.#release()
+    return this.#released
+  }
+
+  async #release(): Promise<void> {
+    const { command, keys, links, telemetry, clock } = this.#options
+    const { stream, partition } = keys
+    for (let attempt = 1; attempt <= RELEASE_ATTEMPTS_MAX; attempt++) {
+      try {
+        if (await releasePartition(command, this.#membership)) {
+          telemetry.emit('partition.released', { stream, partition, epoch: this.epoch })
+        }
+        break
+      } catch (error) {
+        // Without it, the others find the partition by our silence.
+        telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
+        await clock.sleep(50)
+      }
+    }
+    links.close(this.#reader)
+  }
+
+  /** The lease is somebody else's. */
+  #lose(): void {
+    if (this.#isClosed) {
+      this.#settler.fence()
+      return
+    }
+    this.#isClosed = true
+    const { keys, telemetry, onLost, links } = this.#options
+    telemetry.emit('partition.lost', { stream: keys.stream, partition: keys.partition, epoch: this.epoch })
+    this.#settler.fence()
+    void this.stopReading().finally(() => links.close(this.#reader))
+    onLost()
+  }
+
+  // ── entries ──
+
+  #onEntries(entries: readonly ReadEntry[]): void {
+    if (this.#isClosed) return
+    for (const read of entries) {
+      if (read.blob === undefined || !this.#inFlight.enter(read.entryId, read.blob.length)) continue
+      const entry = this.#decode(read.blob)
+      if (entry === undefined) continue
+      const item = this.#toItem(read, entry)
+      if (!this.#queues.add(item)) continue
+      if (this.#loading === undefined) this.#begin(item)
+      else this.#loading.push(item)
+    }
+    this.#watchRoom()
+  }
+
+  #toItem(read: ReadEntry, entry: Entry): Item {
+    const { entryId, token, level } = read
+    const held = this.#held.get(entryId)
+    this.#held.delete(entryId)
+    const trail = held?.trail ?? entry.trail
+    const { clock, taken } = this.#options
+    return {
+      ...{ key: entry.key, entryId, token },
+      entry: held === undefined ? entry : { ...entry, trail },
+      level: Math.max(level, trail?.level ?? 0),
+      turn: held?.turn ?? 0,
+      dueAtMs: held === undefined ? 0 : clock.monotonicMs() + held.dueMs - taken.serverMs,
+    }
+  }
+
+  /** One of a format from the future stays pending, in hand, until another worker has the partition. */
+  #decode(blob: Buffer): Entry | undefined {
+    try {
+      return decodeEntry(blob)
+    } catch (error) {
+      const detail = error instanceof MillraceError ? error.message : describeError(error)
+      const { keys, telemetry } = this.#options
+      telemetry.emit('alarm.raised', { alarm: 'entry-unreadable', stream: keys.stream, detail })
+      return undefined
+    }
+  }
+
+  /**
+   * All that was pending is in hand now. If the last owner died, what may have been running is suspect: the first of each
+   * key, unless it was waiting for its time.
+   */
+  async #finishLoading(): Promise<void> {
+    const { command, keys, taken, clock, telemetry } = this.#options
+    const first = this.#loading
+    if (first === undefined || this.#isClosed) return
+    const levels = new Map<Item, number>()
+    if (taken.charge !== '') {
+      const marked = await readMarks(command, keys, taken.charge)
+      const nowMs = clock.monotonicMs()
+      for (const item of first) {
+        if (item.dueAtMs > nowMs) continue
+        levels.set(item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1))
+      }
+      const byToken = new Map([...levels].map(([item, level]) => [item.token, level]))
+      if (!(await chargeSuspects(command, this.#membership, taken.charge, byToken))) return this.#lose()
+      const { stream, partition } = keys
+      if (levels.size > 0) telemetry.emit('entries.redelivered', { stream, partition, count: levels.size })
+    }
+    this.#loading = undefined
+    this.#held = new Map()
+    for (const item of first) {
+      item.level = levels.get(item) ?? item.level
+      this.#begin(item)
+    }
+  }
+
+  #begin(item: Item): void {
+    if (this.#isClosed) return
+    const waitMs = item.dueAtMs - this.#options.clock.monotonicMs()
+    if (waitMs <= 0) this.#dispatch(item)
+    else this.#after(Math.min(WAIT_MAX_MS, waitMs), () => this.#begin(item))
+  }
+
+  #after(ms: number, call: () => void): void {
+    const timer = this.#options.clock.after(Math.ceil(ms), () => {
+      this.#timers.delete(timer)
+      call()
+    })
+    this.#timers.add(timer)
+  }
+
+  /** What becomes ready in one turn is dispatched together. */
+  #dispatch(item: Item): void {
+    const { scope } = this.#options
+    const { entryId, token, level, turn, entry } = item
+    this.#active.set(entryId, item)
+    if (
+      this.#starting.push(new CommandRun(scope, { source: 'commands', entryId, token, level, turn }, entry)) >
+      1
+    )
+      return
+    queueMicrotask(() => {
+      const runs = this.#starting
+      this.#starting = []
+      if (!this.#isClosed) this.#options.dispatcher.accept(this.#desk, runs)
+    })
+  }
+
+  // ── answers ──
+
+  #onSettled(run: CommandRun, fate: Fate, failure: Failure | undefined): void {
+    const { entryId } = run.ref
+    const item = this.#active.get(entryId)
+    if (item === undefined) return
+    this.#active.delete(entryId)
+    if (fate === 'held' && failure !== undefined) {
+      item.turn += 1
+      item.entry = { ...item.entry, trail: unpackPayload(failure.blob) as Trail }
+      item.dueAtMs = this.#options.clock.monotonicMs() + failure.delayMs
+      this.#begin(item)
+      this.#inFlight.notify()
+      return
+    }
+    this.#inFlight.leave(entryId)
+    const next = this.#queues.next(item.key)
+    if (next !== undefined) this.#begin(next)
+    this.#watchRoom()
+  }
+
+  #onConflict(run: CommandRun): void {
+    const next = run.again()
+    next.conflicts += 1
+    const { clock, dispatcher } = this.#options
+    this.#after(1 + Math.min(50, next.conflicts) * clock.random(), () => dispatcher.redo(this.#desk, next))
+  }
+
+  /** Not the command's doing: it stays the first of its key and runs again in a moment. */
+  #onForget({ ref }: CommandRun): void {
+    const item = this.#active.get(ref.entryId)
+    if (item === undefined || this.#isClosed) return
+    this.#active.delete(ref.entryId)
+    this.#after(FORGOTTEN_PAUSE_MS, () => this.#dispatch(item))
+  }
+
+  #watchRoom(): void {
+    const isFull = this.#inFlight.room < 1
+    if (isFull === this.#isFull) return
+    this.#isFull = isFull
+    const { stream, partition } = this.#options.keys
+    const { telemetry } = this.#options
+    telemetry.emit(isFull ? 'partition.filled' : 'partition.freed', {
+      ...{ stream, partition, count: this.#queues.parked },
+    })
+  }
+}
