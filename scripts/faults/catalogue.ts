@@ -4,6 +4,7 @@ import { blackhole } from './scenarios/blackhole.ts'
 import { clientKill } from './scenarios/client-kill.ts'
 import { kills } from './scenarios/kills.ts'
 import { noFault } from './scenarios/no-fault.ts'
+import { ordered } from './scenarios/ordered.ts'
 import { poison } from './scenarios/poison.ts'
 import { recovery } from './scenarios/recovery.ts'
 import { redisPause, redisRestart } from './scenarios/redis-away.ts'
@@ -16,6 +17,7 @@ import { views } from './scenarios/views.ts'
 export const SCENARIOS: readonly Scenario[] = [
   noFault,
   kills,
+  ordered,
   recovery,
   redisKills,
   redisKillsEverysec,

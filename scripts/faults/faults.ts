@@ -46,6 +46,9 @@ export class Faults {
   /** Answers the exit code. */
   async run(): Promise<number> {
     const { scenarios, seed } = this.#options
+    if (Bun.which('redis-server') === null) {
+      throw new RunError('unavailable', 'redis-server is not on PATH: install it (./scripts/setup.sh does).')
+    }
     tell(`seed ${seed}`)
     this.#progress.start()
     const results: ScenarioResult[] = []
@@ -89,7 +92,6 @@ export class Faults {
       await scenario.run(arena)
     } catch (error) {
       this.#abort.signal.throwIfAborted()
-      if (error instanceof RunError && error.kind !== 'failed') throw error
       arena.broke(error instanceof RunError ? error.message : `the scenario failed: ${errorText(error)}`)
       if (!(error instanceof RunError) && error instanceof Error) tell(error.stack ?? '')
     }

@@ -55,18 +55,20 @@ end
 return { last, out }`
 
 /**
- * Tokens that one consumer holds.
- * KEYS: 1 commands, 2 ready · ARGV: 1 group, 2 consumer
+ * Tokens that one consumer holds, in whatever groups there are.
+ * KEYS: 1 commands, 2 ready · ARGV: 1 consumer
  * Returns: tokens, separated by spaces
  */
 export const HELD: string = `
 local out = {}
 for source = 1, 2 do
   if redis.call('EXISTS', KEYS[source]) == 1 then
-    for _, row in ipairs(redis.call('XPENDING', KEYS[source], ARGV[1], '-', '+', 10000, ARGV[2])) do
-      if source == 1 then out[#out + 1] = 'e' .. row[1] else
-        local entry = redis.call('XRANGE', KEYS[2], row[1], row[1])[1]
-        if entry then out[#out + 1] = entry[2][1] end
+    for _, list in ipairs(redis.call('XINFO', 'GROUPS', KEYS[source])) do
+      for _, row in ipairs(redis.call('XPENDING', KEYS[source], list[2], '-', '+', 10000, ARGV[1])) do
+        if source == 1 then out[#out + 1] = 'e' .. row[1] else
+          local entry = redis.call('XRANGE', KEYS[2], row[1], row[1])[1]
+          if entry then out[#out + 1] = entry[2][1] end
+        end
       end
     end
   end
@@ -74,17 +76,20 @@ end
 return table.concat(out, ' ')`
 
 /**
- * What is still to be done in a partition.
- * KEYS: 1 commands, 2 ready, 3 due, 4 outbox, 5 beats, 6 retry
- * Returns: {undelivered entries or 1 when there are any, pending of all groups, due, outbox, 'consumer pending beat …',
- *          length of commands}
+ * What is still to be done in a partition, and who is known there.
+ * KEYS: 1 commands, 2 ready, 3 due, 4 outbox, 5 beats, 6 beats of the first partition, where members of an ordered stream beat
+ * Returns: {streams with undelivered entries, pending of all groups, due, outbox, 'consumer pending beat …', length of commands}
  */
 export const OPEN: string = `
-local undelivered, pending, rows = 0, 0, {}
+local undelivered, pending, rows, seen = 0, 0, {}, {}
 local function fields(list)
   local map = {}
   for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
   return map
+end
+local function add(name, count, beat)
+  seen[name] = true
+  rows[#rows + 1] = name .. ' ' .. count .. ' ' .. (beat or '-')
 end
 for source = 1, 2 do
   if redis.call('EXISTS', KEYS[source]) == 1 then
@@ -95,13 +100,16 @@ for source = 1, 2 do
       undelivered = undelivered + #redis.call('XRANGE', KEYS[source], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
       for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[source], group.name)) do
         local consumer = fields(row)
-        rows[#rows + 1] = consumer.name
-        rows[#rows + 1] = tostring(consumer.pending)
-        rows[#rows + 1] = redis.call('HGET', KEYS[5], consumer.name) or '-'
+        local beat = redis.call('HGET', KEYS[5], consumer.name) or redis.call('HGET', KEYS[6], consumer.name)
+        add(consumer.name, consumer.pending, beat)
       end
     end
     if #groups == 0 then undelivered = undelivered + redis.call('XLEN', KEYS[source]) end
   end
+end
+local beats = redis.call('HGETALL', KEYS[5])
+for i = 1, #beats, 2 do
+  if not seen[beats[i]] then add(beats[i], 0, beats[i + 1]) end
 end
 return { undelivered, pending, redis.call('ZCARD', KEYS[3]), redis.call('XLEN', KEYS[4]), table.concat(rows, ' '),
   redis.call('XLEN', KEYS[1]) }`

@@ -8,7 +8,6 @@ import { RedisClient } from 'bun'
 import { RunError } from '../fleet/failure.ts'
 import { DEAD, EVENTS, HELD, OPEN, READERS } from './lua-probes.ts'
 
-const GROUP = 'workers'
 const FREE_CONSUMER = 'free'
 const EVENT_ENTRIES_PER_PAGE = 100
 const DEAD_PER_PAGE = 500
@@ -101,7 +100,7 @@ export class RedisProbe {
   /** Tokens that a consumer holds in a partition. */
   async held(place: Partition, consumer: string): Promise<string[]> {
     const keys = [keyOf(place, 'c'), keyOf(place, 'r')]
-    const text = await this.#eval(HELD, keys, [GROUP, consumer])
+    const text = await this.#eval(HELD, keys, [consumer])
     return String(text).split(' ').filter(Boolean)
   }
 
@@ -109,7 +108,8 @@ export class RedisProbe {
     const sum = { undelivered: 0, pending: 0, due: 0, outbox: 0, logged: 0 }
     const consumers: { name: string; pending: number; beat: string }[] = []
     for (const place of places) {
-      const keys = ['c', 'r', 'due', 'out', 'beats'].map((name) => keyOf(place, name))
+      const own = ['c', 'r', 'due', 'out', 'beats'].map((name) => keyOf(place, name))
+      const keys = [...own, keyOf({ ...place, partition: 0 }, 'beats')]
       const reply = (await this.#eval(OPEN, keys, [])) as [number, number, number, number, string, number]
       sum.undelivered += reply[0]
       sum.pending += reply[1]

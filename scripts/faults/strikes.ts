@@ -32,6 +32,7 @@ export interface StrikeCounts {
 /** What a kill left behind. */
 export interface Casualty {
   readonly process: string
+  readonly consumers: ReadonlySet<string>
   /** Time since 1970 by the harness's monotonic clock, ms. */
   readonly atMs: number
   readonly held: readonly { readonly place: Partition; readonly token: string }[]
@@ -106,7 +107,8 @@ export class Striker {
     await fleet.kill(worker)
     const atMs = performance.timeOrigin + performance.now()
     this.workerKills += 1
-    const casualty = { process: worker.process.name, atMs, held: await this.#held(worker) }
+    const { process, consumers } = worker
+    const casualty = { process: process.name, consumers, atMs, held: await this.#held(worker) }
     this.casualties.push(casualty)
     return casualty
   }

@@ -4,14 +4,14 @@
 import { defineProjection, type ProjectionDefinition } from 'millrace'
 import { echoDone, echoes, stepDone, steps } from './steps.ts'
 
-interface Sums {
+export interface Sums {
   count: number
   rows: number
 }
 
-const nothing = (): Sums => ({ count: 0, rows: 0 })
+export const nothing = (): Sums => ({ count: 0, rows: 0 })
 
-function add(view: Sums, n: number): Sums {
+export function add(view: Sums, n: number): Sums {
   view.count += 1
   view.rows += n
   return view
