@@ -8,6 +8,7 @@ import { type CommandState, cancelCommand, readStatus } from '../redis/command-l
 import type { RedisLink } from '../redis/connection.ts'
 import { packPayload } from '../redis/entry-codec.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
@@ -32,6 +33,8 @@ export interface CommandReport {
 
 export interface CommandStatusParts {
   readonly link: RedisLink
+  /** A cancelled command must stay cancelled as surely as it was accepted. */
+  readonly quorum: ReplicaQuorum | undefined
   readonly ids: CommandIds
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -52,15 +55,24 @@ export class CommandStatusReader {
   /**
    * Cancels a command that no worker has been given; one that was cancelled before is fine.
    *
-   * @throws MillraceError `cancel.too-late`, and what `status` throws
+   * @throws MillraceError `cancel.too-late`, `durability.unconfirmed`, and what `status` throws
    */
   async cancel(id: string): Promise<CommandReport> {
     const position = this.#parts.ids.parse(id)
     const keys = partitionKeys(position.stream, position.partition)
     const record = packPayload({ atMs: this.#parts.clock.nowMs() })
-    await cancelCommand(this.#parts.link, keys, position.token, record)
+    const { link, quorum } = this.#parts
+    const confirmed = quorum && new ConfirmedAppend(quorum)
+    await cancelCommand(confirmed ?? link, keys, position.token, record)
     const report = await this.#look(id, position)
-    if (report.status === 'cancelled') return report
+    if (report.status === 'cancelled') {
+      if (confirmed?.confirmed !== false) return report
+      throw new MillraceError(
+        'durability.unconfirmed',
+        'The command is cancelled, but too few replicas confirmed it in time; cancel it once more.',
+        { retryAfterS: 1 },
+      )
+    }
     throw new MillraceError(
       'cancel.too-late',
       `The command is ${report.status}; only one that has not started can be cancelled.`,

@@ -1,10 +1,8 @@
 /**
  * What a producer hands to the command bus, what it gets back, and the limits in between.
  */
+import type { Durability } from '../contracts/durability.ts'
 import type { MillraceError } from '../contracts/errors.ts'
-
-/** What an acknowledged append survives. */
-export type Durability = 'everysec' | 'fsync'
 
 export interface CommandBusOptions {
   /** Told in every answer; what Redis is configured to do. Default `everysec`. */

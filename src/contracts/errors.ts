@@ -24,6 +24,8 @@ export type RuntimeErrorCode =
   | 'redis.unavailable'
   /** The reply was lost: the write may or may not have happened. A retry with the same idempotency key is safe. */
   | 'redis.unknown'
+  /** Stored on the primary, but not confirmed by as many replicas as declared. A retry with the same idempotency key is safe. */
+  | 'durability.unconfirmed'
   | 'command.unknown-type'
   | 'command.malformed'
   | 'command.invalid'
@@ -37,6 +39,10 @@ export type RuntimeErrorCode =
   | 'cancel.too-late'
   | 'dead-letter.conflict'
   | 'schedule.conflict'
+  /** Somebody else holds the lease, and the wait for it is over. */
+  | 'lease.held'
+  /** The lease may be somebody else's by now. */
+  | 'lease.lost'
   | 'cursor.invalid'
   | 'view.wait-timeout'
   | 'view.unknown-projection'

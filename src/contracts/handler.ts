@@ -30,7 +30,7 @@ export interface HandledCommand<Payload = unknown> {
   readonly attempt: number
   /** The same on every run of this command: hand it to outside systems. */
   readonly idempotencyKey: string
-  /** When the API accepted it (its wall clock, ms since 1970). */
+  /** When the API accepted it (its wall clock, ms since 1970); for a tick, when it fired, by Redis's clock. */
   readonly acceptedAtMs: number
   /** The tick that fired it, for commands of a schedule (ms since 1970). */
   readonly tickMs: number | undefined

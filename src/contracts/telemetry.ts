@@ -6,6 +6,8 @@
  */
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
+  /** Stored, and perhaps on too few replicas: the producer was told so. */
+  'commands.unconfirmed': { stream: string; partition: number; count: number }
   'commands.refused': {
     stream: string
     reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'
@@ -63,7 +65,14 @@ export interface TelemetryEvents {
     count: number
   }
   'schedule.fired': { schedule: string; tickMs: number; missed: number }
+  /** Ticks left out because no scheduler ran in time, from the first to the last. */
+  'schedule.missed': { schedule: string; count: number; firstMs: number; lastMs: number }
   'schedule.refused': { schedule: string; tickMs: number; reason: string }
+  'lease.acquired': { lease: string; epoch: number; waitedMs: number }
+  /** `taken`: another process has it; `silent`: Redis could not be asked in time; `gone`: Redis has lost it. */
+  'lease.lost': { lease: string; epoch: number; reason: 'taken' | 'silent' | 'gone' }
+  /** `freed` is false when Redis did not hear of it: others wait for the holder's silence then. */
+  'lease.released': { lease: string; epoch: number; freed: boolean }
   'dead-letters.redriven': { stream: string; partition: number; count: number }
   'dead-letters.purged': { stream: string; partition: number; count: number }
   'projection.committed': {

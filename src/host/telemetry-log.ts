@@ -22,6 +22,10 @@ const LEVELS: { readonly [Name in TelemetryName]?: Level } = {
   'service.failed': 'warn',
   'connection.restored': 'info',
   'entries.claimed': 'info',
+  'schedule.missed': 'warn',
+  'lease.acquired': 'info',
+  'lease.lost': 'warn',
+  'lease.released': 'info',
   'schedule.refused': 'info',
 }
 

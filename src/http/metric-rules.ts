@@ -46,6 +46,11 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     'stream',
     'reason',
   ])
+  const unconfirmed = metrics.counter(
+    'commands_unconfirmed_total',
+    'Commands stored that too few replicas confirmed in time.',
+    byStream,
+  )
   const read = metrics.counter('entries_read_total', 'Entries read by workers.', byStream)
   const claimed = metrics.counter('entries_claimed_total', 'Entries taken over from dead workers.', byStream)
   const released = metrics.counter('entries_released_total', 'Entries handed back while draining.', byStream)
@@ -98,6 +103,7 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       accepted.add(count, { stream: known.stream(stream) })
       deduplicated.add(repeated, { stream: known.stream(stream) })
     },
+    'commands.unconfirmed': ({ stream, count }) => unconfirmed.add(count, { stream: known.stream(stream) }),
     'commands.refused': ({ stream, reason, count }) =>
       refused.add(count, { stream: known.stream(stream), reason }),
     'entries.read': ({ stream, count }) => read.add(count, { stream: known.stream(stream) }),
@@ -164,10 +170,8 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       skipped.add(1, { projection: known.projection(projection) }),
     'view.read': ({ projection, cached }) =>
       reads.add(1, { projection: known.projection(projection), cached: String(cached) }),
-    'schedule.fired': ({ schedule, missed: count }) => {
-      fired.add(1, { schedule: known.schedule(schedule) })
-      missed.add(count, { schedule: known.schedule(schedule) })
-    },
+    'schedule.fired': ({ schedule }) => fired.add(1, { schedule: known.schedule(schedule) }),
+    'schedule.missed': ({ schedule, count }) => missed.add(count, { schedule: known.schedule(schedule) }),
   }
 }
 

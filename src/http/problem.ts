@@ -35,6 +35,7 @@ export type ProblemName =
   | 'internal-error'
   | 'temporary-reduced-capacity'
   | 'outcome-unknown'
+  | 'stored-unconfirmed'
   | 'idempotency-keys-full'
   | 'projection-stopped'
 
@@ -159,6 +160,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     meaning:
       'The answer of Redis was lost. Retry: with the same idempotency key this is always safe; without a key the command may be stored twice.',
   },
+  'stored-unconfirmed': {
+    status: 503,
+    title: 'Stored, but not confirmed by the replicas',
+    meaning:
+      'The primary has it, and too few replicas said in time that they have it too: it will run, unless the primary fails first. Retry: with the same idempotency key this gives the same id, once the replicas have it; without a key the command may be stored twice.',
+  },
   'idempotency-keys-full': {
     status: 503,
     title: 'No more idempotency keys can be remembered now',
@@ -185,6 +192,7 @@ const PROBLEM_OF = {
   'folder.owned': 'internal-error',
   'redis.unavailable': 'temporary-reduced-capacity',
   'redis.unknown': 'outcome-unknown',
+  'durability.unconfirmed': 'stored-unconfirmed',
   'command.unknown-type': 'unknown-command-type',
   'command.malformed': 'malformed-request',
   'command.invalid': 'invalid-command',
@@ -198,6 +206,8 @@ const PROBLEM_OF = {
   'cancel.too-late': 'cancel-too-late',
   'dead-letter.conflict': 'dead-letter-conflict',
   'schedule.conflict': 'schedule-conflict',
+  'lease.held': 'internal-error',
+  'lease.lost': 'internal-error',
   'cursor.invalid': 'malformed-request',
   'view.wait-timeout': 'view-not-there-yet',
   'view.unknown-projection': 'unknown-projection',

@@ -45,7 +45,16 @@ export async function readNew(
           ...(['STREAMS', keys.ready, keys.commands, '>', '>'] as const),
         ),
   )
-  return isNothing(reply) ? [] : readEntries(reply, keys)
+  return isNothing(reply) ? [] : noted(reader, keys, readEntries(reply, keys))
+}
+
+/** Entries of one read come in order, those of `ready` first. */
+function noted(reader: RedisLink, keys: PartitionKeys, entries: ReadEntry[]): ReadEntry[] {
+  for (const source of ['ready', 'commands'] as const) {
+    const newest = entries.findLast((entry) => entry.source === source)
+    if (newest !== undefined) reader.marks.note(keys, source, newest.entryId)
+  }
+  return entries
 }
 
 /** One page of the consumer's own pending ids in one stream, from after `afterId` ('' the first). */

@@ -16,6 +16,9 @@ import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import forgetGone from './lua/forget-gone.lua' with { type: 'text' }
 import forgetMember from './lua/forget-member.lua' with { type: 'text' }
+import leaseRelease from './lua/lease-release.lua' with { type: 'text' }
+import leaseRenew from './lua/lease-renew.lua' with { type: 'text' }
+import leaseTake from './lua/lease-take.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
@@ -27,6 +30,8 @@ import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import releasePartition from './lua/release-partition.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
+import restoreIds from './lua/restore-ids.lua' with { type: 'text' }
+import restoreOutbox from './lua/restore-outbox.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import sampleLeases from './lua/sample-leases.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
@@ -68,6 +73,9 @@ export type ScriptName =
   | 'fire'
   | 'find-dead'
   | 'forget-gone'
+  | 'lease-release'
+  | 'lease-renew'
+  | 'lease-take'
   | 'mark-running'
   | 'missing-rights'
   | 'open-reader'
@@ -78,6 +86,8 @@ export type ScriptName =
   | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
+  | 'restore-ids'
+  | 'restore-outbox'
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
@@ -108,6 +118,9 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   fire,
   'find-dead': findDead,
   'forget-gone': forgetGone,
+  'lease-release': leaseRelease,
+  'lease-renew': leaseRenew,
+  'lease-take': leaseTake,
   'mark-running': markRunning,
   'missing-rights': missingRights,
   'open-reader': openReader,
@@ -118,6 +131,8 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,
+  'restore-ids': restoreIds,
+  'restore-outbox': restoreOutbox,
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,

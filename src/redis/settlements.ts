@@ -117,6 +117,8 @@ export async function settle(
   const answer = await link.run('settle', scriptKeys, args)
   if (!Array.isArray(answer)) return FENCED
   const reply = replyArray(answer)
+  const lastEventId = replyText(reply[3])
+  if (lastEventId !== '') link.marks.note(membership.keys, 'events', lastEventId)
   return {
     isFenced: false,
     plainAcknowledged: replyNumber(reply[0]),

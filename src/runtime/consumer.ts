@@ -13,6 +13,7 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import type { ReplicationRule } from '../redis/replication.ts'
 import type { Clock } from './clock.ts'
 import type { RunScope } from './command-run.ts'
 import { type ConsumerOptions, resolveConsumerOptions } from './consumer-options.ts'
@@ -34,6 +35,8 @@ export interface ConsumerSetup {
   readonly telemetry: Telemetry
   readonly logger: Logger
   readonly options?: Partial<ConsumerOptions>
+  /** Tier `replicated`: what goes to other partitions waits for the replicas. */
+  readonly rule?: ReplicationRule | undefined
 }
 
 export class Consumer extends Service implements HealthSource {
@@ -127,7 +130,8 @@ export class Consumer extends Service implements HealthSource {
   }
 
   #assemble(): void {
-    const { catalogue, handlers, ids, clock } = this.#setup
+    const { catalogue, handlers, ids, clock, links, rule } = this.#setup
+    const confirmed = rule && { link: links.open('command'), rule }
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
     const streams = [...catalogue.streams.values()].filter((stream) => names.has(stream.name))
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
@@ -142,7 +146,7 @@ export class Consumer extends Service implements HealthSource {
       if (stream.ordering === 'key') {
         const part = stream.partitions / total
         const bounds = { inFlightMax: inFlightMax * part, inFlightBytesMax: inFlightBytesMax * part }
-        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, ...bounds }))
+        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, confirmed, ...bounds }))
         continue
       }
       for (let partition = 0; partition < stream.partitions; partition++) {
@@ -152,6 +156,7 @@ export class Consumer extends Service implements HealthSource {
             keys: partitionKeys(stream.name, partition),
             stream,
             scope: scopeOf(partition, undefined),
+            confirmed,
             inFlightMax: Math.max(2, Math.floor(inFlightMax / total)),
             inFlightBytesMax: Math.max(1024 ** 2, Math.floor(inFlightBytesMax / total)),
           }),

@@ -38,7 +38,7 @@ import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher, type Holdings } from './fetcher.ts'
 import { InFlight } from './in-flight.ts'
 import { KeyQueues, type Queued } from './key-queues.ts'
-import { OutboxRelay } from './outbox-relay.ts'
+import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
 import type { Service } from './service.ts'
@@ -56,6 +56,8 @@ export interface OrderedPartitionOptions {
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  /** With tier `replicated`: what the outbox is read through. */
+  readonly confirmed: ConfirmedSource | undefined
   /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
   readonly inFlightMax: () => number
   readonly inFlightBytesMax: number
@@ -129,7 +131,7 @@ export class OrderedPartition implements Holdings {
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#upkeep = [
       new Promoter({ ...common, pauseMaxMs }),
-      new OutboxRelay({ ...common, pauseMaxMs }),
+      new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
       new Caretaker({ ...common, stream, trimEveryMs }),
     ]
   }

@@ -18,7 +18,7 @@ import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher } from './fetcher.ts'
 import { InFlight, inFlightKey } from './in-flight.ts'
 import type { Sighting } from './lookout.ts'
-import { OutboxRelay } from './outbox-relay.ts'
+import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
 import { Reclaimer } from './reclaimer.ts'
@@ -39,6 +39,8 @@ export interface PartitionConsumerOptions {
   /** This partition's part of the process's bounds. */
   readonly inFlightMax: number
   readonly inFlightBytesMax: number
+  /** Undefined unless the tier is `replicated`. */
+  readonly confirmed: ConfirmedSource | undefined
 }
 
 export class PartitionConsumer {
@@ -87,7 +89,7 @@ export class PartitionConsumer {
     this.#upkeep = [
       this.#reclaimer,
       new Promoter({ ...common, pauseMaxMs }),
-      new OutboxRelay({ ...common, pauseMaxMs }),
+      new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
       new Caretaker({ ...common, stream, trimEveryMs }),
     ]
   }

@@ -39,6 +39,13 @@ local function byPosition(key, id)
   if #redis.call('XPENDING', key, group.name, id, id, 1) > 0 then return isThere(key, id) and 'processing' or 'lost' end
   return 'done'
 end
+-- Ranges of ids that a crash or a failover took away: pairs of from (exclusive) and to (inclusive).
+local function wasLost(id)
+  for from, to in string.gmatch(redis.call('HGET', KEYS[4], 'lost') or '', '(%S+) (%S+)') do
+    if newer(id, from) and not newer(id, to) then return true end
+  end
+  return false
+end
 
 local state
 if letter == 'D' then state = 'done'
@@ -61,6 +68,7 @@ else
   local id = string.sub(token, 2)
   local floor = redis.call('HGET', KEYS[4], 'records') or '0'
   state = byPosition(KEYS[1], id)
+  if state == 'done' and wasLost(id) then state = 'lost' end
   -- What still waits or runs is no older than its end; of the others, the record may have been dropped.
   local isOpen = state == 'accepted' or state == 'processing'
   if not isOpen and tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired' end
