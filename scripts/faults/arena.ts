@@ -43,9 +43,10 @@ export interface OpenOptions {
   /** Of the API, where it is another one. */
   readonly apiApp?: string
   readonly streams?: readonly string[]
-  readonly durability?: 'everysec' | 'fsync'
+  readonly durability?: 'everysec' | 'fsync' | 'replicated'
   readonly inFlightMax?: number
   readonly projectors?: number
+  readonly apiFlags?: readonly string[]
   /** Where processes find Redis; default is the server itself. Called once it runs. */
   readonly redisUrl?: (redis: RedisServer) => Promise<string>
   readonly redis?: Partial<RedisServerOptions>
@@ -92,6 +93,7 @@ export class Arena {
   readonly broken: string[] = []
   readonly #options: ArenaOptions
   readonly #startedMs: number = performance.now()
+  readonly #producers: Producer[] = []
   readonly #closers: (() => Promise<void> | void)[] = []
   #redis: RedisServer | undefined
   #probe: RedisProbe | undefined
@@ -103,12 +105,11 @@ export class Arena {
   #places: Partition[] = []
   #apiUrl = ''
   #account: Account | undefined
-  /** Requests without a certain answer, and refusals, over all producers. */
-  unknown = 0
-  refused = 0
   orderViolations: number | null = null
   /** Kinds of dead letters that are meant to be. */
   expectedDead: (row: number) => boolean = () => false
+  /** Figures of scenarios that post no commands. */
+  figures: Partial<ScenarioResult> = {}
   /** Kills and pauses that the striker did not do. */
   extraKills = 0
   extraPauses = 0
@@ -125,6 +126,12 @@ export class Arena {
 
   get redis(): RedisServer {
     return opened(this.#redis)
+  }
+
+  /** Another server has become the one that counts. */
+  follow(redis: RedisServer): void {
+    this.#redis = redis
+    this.#probe?.close()
   }
 
   get probe(): RedisProbe {
@@ -145,6 +152,15 @@ export class Arena {
 
   get workload(): Workload {
     return opened(this.#workload)
+  }
+
+  /** Requests without a certain answer, over all producers. */
+  get unknown(): number {
+    return this.#producers.reduce((sum, producer) => sum + producer.unknown, 0)
+  }
+
+  get refused(): number {
+    return this.#producers.reduce((sum, producer) => sum + producer.refused, 0)
   }
 
   get apiUrl(): string {
@@ -199,7 +215,7 @@ export class Arena {
     const fsync = durability === 'fsync' ? 'always' : 'everysec'
     this.#redis = new RedisServer({ folder: join(folder, 'redis'), port, fsync, signal, ...options.redis })
     await this.#redis.start()
-    this.#probe = new RedisProbe(this.#redis.url)
+    this.#probe = new RedisProbe(() => this.redis.url)
     this.#streams = options.streams ?? ['steps', 'echoes']
     this.#workload = options.workload
     this.#ledger = new Ledger(
@@ -225,8 +241,9 @@ export class Arena {
       places: () => this.#places,
       signal,
     })
-    const { apiApp } = options
-    const api = await this.#fleet.start('api', apiApp === undefined ? {} : { app: apiApp })
+    const { apiApp, apiFlags = [] } = options
+    const ofApi = { flags: apiFlags, ...(apiApp === undefined ? {} : { app: apiApp }) }
+    const api = await this.#fleet.start('api', ofApi)
     this.#apiUrl = api.told('public')
     this.#places = await this.#probe.partitions(this.#streams)
     for (let i = 0; i < (options.projectors ?? 1); i++) await this.#fleet.start('project')
@@ -245,9 +262,8 @@ export class Arena {
       ratePerSecond: options.ratePerSecond ?? Math.max(1, (to - from) / this.size.seconds),
       signal: this.signal,
     })
+    this.#producers.push(producer)
     await this.guard(producer.run())
-    this.unknown += producer.unknown
-    this.refused += producer.refused
   }
 
   /** Posts items of one body by themselves: no ledger, no second try. Answers the status of each, 0 without an answer. */
@@ -345,7 +361,7 @@ export class Arena {
     const leaked = sweeps ? await this.untilSwept() : undefined
     const effects = await collectEffects({ probe, places: this.#places, ledger, workload })
     const { casualties } = this.striker
-    const calls = await sumHandlerCalls(this.fleet.journalsFolder, workload.rows, casualties, this.baseMs)
+    const calls = sumHandlerCalls(this.fleet.journalsFolder, workload.rows, casualties, this.baseMs)
     if (calls.unrecovered > 0) this.details['settledByOthers'] = calls.unrecovered
     const { pending } = await probe.openWork(this.#places)
     const reader = new ViewReader(this.#apiUrl, this.signal)
@@ -402,6 +418,7 @@ export class Arena {
       skipped: this.skipped,
       broken: this.broken,
       details: { ...this.details, unknownRequests: this.unknown, refusedRequests: this.refused },
+      ...this.figures,
     }
   }
 }

@@ -1,10 +1,14 @@
 /** Every scenario, in the order in which they run. */
 import type { Scenario } from './scenario.ts'
+import { backlog } from './scenarios/backlog.ts'
 import { blackhole } from './scenarios/blackhole.ts'
 import { clientKill } from './scenarios/client-kill.ts'
+import { cron } from './scenarios/cron.ts'
+import { flush } from './scenarios/flush.ts'
 import { kills } from './scenarios/kills.ts'
 import { noFault } from './scenarios/no-fault.ts'
 import { ordered } from './scenarios/ordered.ts'
+import { diskFull, oom } from './scenarios/out-of-room.ts'
 import { poison } from './scenarios/poison.ts'
 import { recovery } from './scenarios/recovery.ts'
 import { redisPause, redisRestart } from './scenarios/redis-away.ts'
@@ -29,5 +33,10 @@ export const SCENARIOS: readonly Scenario[] = [
   rolling,
   poison,
   stall,
+  cron,
   clientKill,
+  flush,
+  oom,
+  diskFull,
+  backlog,
 ]

@@ -1,7 +1,7 @@
 /**
  * What the handler journals add up to: calls, calls that should not have been, and how soon the work of the dead ran again.
  */
-import { readdirSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   JOURNAL_RECORD_BYTES,
@@ -26,15 +26,25 @@ export interface JournalEntry extends JournalRecord {
   readonly process: string
 }
 
-/** Every record of every process, process by process in the order of their files. */
-export async function* journalEntries(folder: string): AsyncGenerator<JournalEntry> {
+const PAGE_BYTES = JOURNAL_RECORD_BYTES * 32_768
+
+/** Every record of every process, process by process in the order of their files; a torn end is left out. */
+export function* journalEntries(folder: string): Generator<JournalEntry> {
+  const page = Buffer.allocUnsafe(PAGE_BYTES)
   for (const name of readdirSync(folder).sort()) {
-    const bytes = Buffer.from(await Bun.file(join(folder, name)).arrayBuffer())
+    const file = openSync(join(folder, name), 'r')
     const process = name.replace('.journal', '')
-    for (let at = 0; at + JOURNAL_RECORD_BYTES <= bytes.length; at += JOURNAL_RECORD_BYTES) {
-      const record = readRecord(bytes, at)
-      if (record !== undefined) yield { ...record, process }
+    for (let at = 0; ; ) {
+      const length = readSync(file, page, 0, PAGE_BYTES, at)
+      const whole = length - (length % JOURNAL_RECORD_BYTES)
+      for (let i = 0; i < whole; i += JOURNAL_RECORD_BYTES) {
+        const record = readRecord(page, i)
+        if (record !== undefined) yield Object.assign(record, { process })
+      }
+      if (whole === 0) break
+      at += whole
     }
+    closeSync(file)
   }
 }
 
@@ -43,18 +53,19 @@ const ATTEMPTS_MAX = 16
 /** Counts calls by row and attempt. Rows of different streams are different commands. */
 class CallTable {
   readonly #rows: number
-  readonly #counts: Uint8Array
+  readonly #counts: (Uint8Array | undefined)[] = STREAM_NAMES.map(() => undefined)
 
   constructor(rows: number) {
     this.#rows = rows
-    this.#counts = new Uint8Array(rows * ATTEMPTS_MAX * STREAM_NAMES.length)
   }
 
   /** False when this attempt was called before. */
   add({ stream, row, attempt }: JournalRecord): boolean {
-    const at = (stream * this.#rows + row) * ATTEMPTS_MAX + Math.min(attempt, ATTEMPTS_MAX - 1)
-    const before = this.#counts[at] ?? 0
-    this.#counts[at] = Math.min(255, before + 1)
+    const counts = this.#counts[stream] ?? new Uint8Array(this.#rows * ATTEMPTS_MAX)
+    this.#counts[stream] = counts
+    const at = row * ATTEMPTS_MAX + Math.min(attempt, ATTEMPTS_MAX - 1)
+    const before = counts[at] ?? 0
+    counts[at] = Math.min(255, before + 1)
     return before === 0
   }
 }
@@ -93,16 +104,16 @@ class Recoveries {
   }
 }
 
-export async function sumHandlerCalls(
+export function sumHandlerCalls(
   folder: string,
   rows: number,
   casualties: readonly Casualty[],
   baseMs: number,
-): Promise<HandlerCalls> {
+): HandlerCalls {
   const table = new CallTable(rows)
   const recoveries = new Recoveries(casualties, baseMs)
   let [calls, duplicates] = [0, 0]
-  for await (const entry of journalEntries(folder)) {
+  for (const entry of journalEntries(folder)) {
     if (entry.kind !== KIND_START) continue
     calls += 1
     if (!table.add(entry)) duplicates += 1

@@ -16,12 +16,12 @@ export interface OrderFindings {
 
 const EXAMPLES_MAX = 5
 
-export async function checkOrder(folder: string, ledger: Ledger, workload: Workload): Promise<OrderFindings> {
+export function checkOrder(folder: string, ledger: Ledger, workload: Workload): OrderFindings {
   const { rows } = workload
   const firstStarts = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
   const lastStarts = new Float64Array(rows).fill(Number.NEGATIVE_INFINITY)
   const ends = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
-  for await (const { row, kind, outcome, monotonicMs } of journalEntries(folder)) {
+  for (const { row, kind, outcome, monotonicMs } of journalEntries(folder)) {
     if (kind === KIND_START) {
       firstStarts[row] = Math.min(firstStarts[row] ?? 0, monotonicMs)
       lastStarts[row] = Math.max(lastStarts[row] ?? 0, monotonicMs)

@@ -46,11 +46,12 @@ export interface Partition {
 }
 
 export class RedisProbe {
-  readonly #url: string
+  readonly #urlNow: () => string
   #client: RedisClient | undefined
 
-  constructor(url: string) {
-    this.#url = url
+  /** `urlNow` is asked for every new connection. */
+  constructor(urlNow: () => string) {
+    this.#urlNow = urlNow
   }
 
   close(): void {
@@ -190,7 +191,7 @@ export class RedisProbe {
   }
 
   async #dial(): Promise<RedisClient> {
-    const client = new RedisClient(this.#url, { connectionTimeout: 3000, autoReconnect: false })
+    const client = new RedisClient(this.#urlNow(), { connectionTimeout: 3000, autoReconnect: false })
     await client.connect()
     this.#client = client
     return client

@@ -70,3 +70,7 @@ export function mixedType(row: number): string {
       return 'step.plain'
   }
 }
+
+export function plainType(): string {
+  return 'step.plain'
+}

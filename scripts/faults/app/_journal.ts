@@ -38,25 +38,35 @@ const baseMs = Number(process.env['FAULTS_BASE_MS'] ?? 0)
 let file: number | undefined
 let batches = 0
 
-/** A batch handler whose calls are written down. */
-export function journaled<Given extends Command>(handle: Handle<Given>): Handle<Given> {
+/** A batch handler whose calls are written down. `numbersOf` says which row a command is, where its payload does not. */
+export function journaled<Given extends Command>(
+  handle: Handle<Given>,
+  numbersOf: (command: Command) => Numbered = ({ payload }) => payload,
+): Handle<Given> {
   return async (batch) => {
     batches += 1
     const number = batches
-    append(batch, number, KIND_START, [])
+    append(batch, { number, kind: KIND_START, outcomes: [], numbersOf })
     const outcomes = await handle(batch)
-    append(batch, number, KIND_END, outcomes)
+    append(batch, { number, kind: KIND_END, outcomes, numbersOf })
     return outcomes
   }
 }
 
-function append(batch: readonly Command[], number: number, kind: number, outcomes: readonly Outcome[]): void {
+interface Page {
+  readonly number: number
+  readonly kind: number
+  readonly outcomes: readonly Outcome[]
+  readonly numbersOf: (command: Command) => Numbered
+}
+
+function append(batch: readonly Command[], { number, kind, outcomes, numbersOf }: Page): void {
   const bytes = Buffer.alloc(batch.length * JOURNAL_RECORD_BYTES)
   const [monotonicMs, wallMs] = [performance.timeOrigin + performance.now(), Date.now()]
   let at = 0
   for (const [i, command] of batch.entries()) {
     const [stream = '', partition = '', token = ''] = command.id.split('.', 3)
-    const { n: row, k: key, s: sequence } = command.payload
+    const { n: row, k: key, s: sequence } = numbersOf(command)
     const outcome = outcomes[i]
     at = writeRecord(bytes, at, {
       ...{ kind, row, key, sequence, monotonicMs, wallMs, batch: number, attempt: command.attempt },

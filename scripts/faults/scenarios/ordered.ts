@@ -34,7 +34,7 @@ export const ordered: Scenario = {
     const account = await arena.count({ sweep: arena.size.full })
     judge(arena, account)
     const { ledger, fleet, striker, size } = arena
-    const order = await checkOrder(fleet.journalsFolder, ledger, workload)
+    const order = checkOrder(fleet.journalsFolder, ledger, workload)
     arena.orderViolations = order.violations
     arena.check(order.pairs > 0, 'no key had two commands: nothing was tested')
     arena.check(

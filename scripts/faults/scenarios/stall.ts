@@ -37,7 +37,7 @@ export const stall: Scenario = {
       deaths.consumers === 0,
       `${deaths.consumers} workers that were only busy were pronounced dead`,
     )
-    const cameBack = await resumedAfterBlock(arena.fleet.journalsFolder, isBlocking)
+    const cameBack = resumedAfterBlock(arena.fleet.journalsFolder, isBlocking)
     arena.check(cameBack.blocked === rounds, `${cameBack.blocked} of ${rounds} blocks came about`)
     arena.check(cameBack.resumed > 0, 'no worker handled anything after its block')
     Object.assign(arena.details, cameBack)
@@ -45,13 +45,13 @@ export const stall: Scenario = {
 }
 
 /** How many calls blocked, and how many of their processes started something afterwards. */
-async function resumedAfterBlock(
+function resumedAfterBlock(
   folder: string,
   isBlocking: (row: number) => boolean,
-): Promise<{ readonly blocked: number; readonly resumed: number }> {
+): { readonly blocked: number; readonly resumed: number } {
   const open = new Map<string, number>()
   let [blocked, resumed] = [0, 0]
-  for await (const { process, row, kind, stream, monotonicMs } of journalEntries(folder)) {
+  for (const { process, row, kind, stream, monotonicMs } of journalEntries(folder)) {
     if (stream !== 0) continue
     const sinceMs = open.get(process)
     if (isBlocking(row) && kind === 1) {

@@ -3,13 +3,12 @@
 import type { Arena } from '../arena.ts'
 import { judge } from '../judge.ts'
 import { keyOf } from '../probe.ts'
-import type { Random } from '../random.ts'
+import { strikeRole } from '../role-strikes.ts'
 import type { Scenario } from '../scenario.ts'
 import { mixedType, Workload } from '../workload.ts'
 
 const PROJECTORS = 2
 const LOOK_MS = 25
-const PAUSE_MAX_MS = 5000
 
 export const views: Scenario = {
   name: 'views',
@@ -20,7 +19,10 @@ export const views: Scenario = {
     await arena.open({ workload, workers: 2, projectors: PROJECTORS })
     const watch = new CheckpointWatch(arena)
     const watching = watch.start()
-    await Promise.all([arena.produce(), arena.guard(strikeProjectors(arena))])
+    await Promise.all([
+      arena.produce(),
+      arena.guard(strikeRole(arena, 'project', () => arena.fleet.start('project'))),
+    ])
     await arena.quiet()
     watch.stop()
     await watching
@@ -30,43 +32,6 @@ export const views: Scenario = {
     arena.check(watch.seen > 0, 'no checkpoint was seen: nothing was tested')
     arena.check(watch.backward === 0, `${watch.backward} checkpoints went back: ${watch.example}`)
   },
-}
-
-async function strikeProjectors(arena: Arena): Promise<void> {
-  const { size, fleet, signal } = arena
-  const random = arena.random.fork('projectors')
-  const [kills, pauses] = [size.workerKills, size.pauses]
-  const everyMs = (size.seconds * 1000) / (kills + pauses + 1)
-  const order = shuffled(random, [
-    ...Array.from({ length: kills }, () => 'kill' as const),
-    ...Array.from({ length: pauses }, () => 'pause' as const),
-  ])
-  const resumes: Promise<void>[] = []
-  for (const kind of order) {
-    signal.throwIfAborted()
-    await Bun.sleep(everyMs * random.between(0.5, 1))
-    const alive = fleet.ofRole('project')
-    const victim = alive[Math.floor(random.next() * alive.length)]
-    if (victim === undefined) continue
-    if (kind === 'kill') {
-      await victim.kill()
-      arena.extraKills += 1
-      await fleet.start('project')
-      continue
-    }
-    victim.signal('SIGSTOP')
-    arena.extraPauses += 1
-    const pauseMs = random.between(0, Math.min(PAUSE_MAX_MS, size.seconds * 300))
-    resumes.push(Bun.sleep(pauseMs).then(() => (victim.alive ? victim.signal('SIGCONT') : undefined)))
-  }
-  await Promise.all(resumes)
-}
-
-function shuffled<Value>(random: Random, values: readonly Value[]): Value[] {
-  return values
-    .map((value) => ({ value, place: random.next() }))
-    .sort((a, b) => a.place - b.place)
-    .map(({ value }) => value)
 }
 
 /** Reads every checkpoint again and again. */
