@@ -32,6 +32,8 @@ export interface ArenaOptions {
   readonly random: Random
   readonly signal: AbortSignal
   readonly keep: boolean
+  /** Added to limits on time. */
+  readonly slackMs: number
   readonly say: (line: string) => void
 }
 
@@ -179,6 +181,11 @@ export class Arena {
   broke(sentence: string): void {
     this.broken.push(sentence)
     this.say(`BROKEN: ${sentence}`)
+  }
+
+  /** A limit on time, with the slack that was asked for. */
+  limitMs(ms: number): number {
+    return ms + this.#options.slackMs
   }
 
   check(holds: boolean, sentence: string): void {

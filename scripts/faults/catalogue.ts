@@ -4,6 +4,7 @@ import { backlog } from './scenarios/backlog.ts'
 import { blackhole } from './scenarios/blackhole.ts'
 import { clientKill } from './scenarios/client-kill.ts'
 import { cron } from './scenarios/cron.ts'
+import { failover, failoverEverysec } from './scenarios/failover.ts'
 import { flush } from './scenarios/flush.ts'
 import { kills } from './scenarios/kills.ts'
 import { noFault } from './scenarios/no-fault.ts'
@@ -38,5 +39,7 @@ export const SCENARIOS: readonly Scenario[] = [
   flush,
   oom,
   diskFull,
+  failover,
+  failoverEverysec,
   backlog,
 ]

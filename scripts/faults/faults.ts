@@ -45,7 +45,7 @@ export class Faults {
 
   /** Answers the exit code. */
   async run(): Promise<number> {
-    const { scenarios, seed } = this.#options
+    const { scenarios, seed, slackMs } = this.#options
     if (Bun.which('redis-server') === null) {
       throw new RunError('unavailable', 'redis-server is not on PATH: install it (./scripts/setup.sh does).')
     }
@@ -54,7 +54,7 @@ export class Faults {
     const results: ScenarioResult[] = []
     for (const scenario of scenarios) results.push(await this.#play(scenario))
     this.#progress.stop()
-    await this.#write({ seed, scenarios: results })
+    await this.#write({ seed, slackMs, scenarios: results })
     const broken = results.filter(({ pass }) => pass === false).map(({ name }) => name)
     const shown = results.filter(({ pass }) => pass === true).length
     tell(
@@ -65,7 +65,7 @@ export class Faults {
   }
 
   async #play(scenario: Scenario): Promise<ScenarioResult> {
-    const { commands, seconds, seed, keep } = this.#options
+    const { commands, seconds, seed, keep, slackMs } = this.#options
     const arena = new Arena({
       name: scenario.name,
       folder: join(this.#folder, scenario.name),
@@ -73,6 +73,7 @@ export class Faults {
       random: new Random(seed).fork(scenario.name),
       signal: this.#abort.signal,
       keep,
+      slackMs,
       say: (line) => this.#progress.say(line),
     })
     this.#arena = arena

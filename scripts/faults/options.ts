@@ -12,6 +12,8 @@ export interface FaultsOptions {
   /** Where the result goes as JSON: a file, or `-` for stdout. */
   readonly json: string | undefined
   readonly keep: boolean
+  /** For a machine that is busy with other things. */
+  readonly slackMs: number
 }
 
 type Parsed = {
@@ -21,6 +23,7 @@ type Parsed = {
   seed?: number
   json?: string
   keep?: boolean
+  slackMs: number
 }
 
 const SEED_MAX = 2 ** 32 - 1
@@ -41,6 +44,7 @@ export function parseOptions(args: readonly string[]): FaultsOptions {
     .option('--seed <number>', 'repeats the plan of faults of an earlier run', wholeNumber(0, SEED_MAX))
     .option('--json <file>', 'write the result as one JSON object, to a file or to stdout (-)')
     .option('--keep', 'leave data, journals and logs behind')
+    .option('--slack-ms <ms>', 'added to limits on time, for a busy machine', wholeNumber(0), 0)
     .addHelpText('after', notes())
     .allowExcessArguments(false)
     .exitOverride()
@@ -66,6 +70,7 @@ function checked(parsed: Parsed): FaultsOptions {
     seed: parsed.seed ?? crypto.getRandomValues(new Uint32Array(1))[0] ?? 0,
     json: parsed.json,
     keep: parsed.keep ?? false,
+    slackMs: parsed.slackMs,
   }
 }
 

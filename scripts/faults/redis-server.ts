@@ -49,15 +49,15 @@ export class RedisServer {
     return child !== undefined && child.exitCode === null && child.signalCode === null
   }
 
-  /** Resolves when it answers, its data loaded. */
-  async start(): Promise<void> {
+  /** Resolves when it answers, its data loaded. `more` is configuration for this start alone. */
+  async start(more: readonly string[] = []): Promise<void> {
     const { folder, port, fsync, settings = [], environment = {} } = this.#options
     const log = openSync(join(folder, 'redis.log'), 'a', 0o600)
     this.#child = Bun.spawn(
       [
         ...['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', ''],
         ...['--appendonly', 'yes', '--appendfsync', fsync, '--no-appendfsync-on-rewrite', 'no'],
-        ...['--maxmemory-policy', 'noeviction', '--loglevel', 'notice', ...settings],
+        ...['--maxmemory-policy', 'noeviction', '--loglevel', 'notice', ...settings, ...more],
       ],
       { cwd: folder, env: { ...process.env, ...environment }, stdio: ['ignore', log, log] },
     )

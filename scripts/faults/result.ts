@@ -46,6 +46,8 @@ export interface ScenarioResult {
 
 export interface FaultsResult {
   readonly seed: number
+  /** What limits on time were widened by. */
+  readonly slackMs: number
   readonly scenarios: readonly ScenarioResult[]
 }
 

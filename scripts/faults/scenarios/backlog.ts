@@ -8,8 +8,11 @@ import { plainType, Workload } from '../workload.ts'
 const MEBIBYTE = 1024 ** 2
 const PAGE_BYTES = 4096
 const GROWTH_MAX = 64 * MEBIBYTE
-/** Before the backlog: as many commands as make a process warm. */
-const WARM_ROWS = 10_000
+/**
+ * Before the watch: a backlog that is short against the real one, posted and drained in the same way, so that heaps and
+ * compiled code have the size that the work needs, whatever waits.
+ */
+const WARM_ROWS = 50_000
 const SAMPLE_MS = 250
 const DRAIN_LIMIT_MS = 3_600_000
 /** Entries that trimming may leave: it goes by whole nodes, a moment later. */
@@ -23,17 +26,20 @@ export const backlog: Scenario = {
   skip: async () => (process.platform === 'linux' ? undefined : 'memory of processes is read from /proc'),
   async run(arena) {
     const { commands } = arena.size
-    const warm = Math.min(WARM_ROWS, Math.floor(commands / 4))
+    const warm = Math.min(WARM_ROWS, Math.floor(commands / 2))
     const workload = new Workload({ rows: commands, keys: 1000, bodyRows: 500, typeOf: plainType })
     const apiFlags = ['--idempotency-records-max', '50000000']
     await arena.open({ workload, workers: 1, apiFlags })
-    await arena.produce({ from: 0, to: warm, ratePerSecond: 1e9 })
-    await arena.quiet()
-    const memory = new MemoryWatch(arena)
     const [worker] = arena.fleet.workers
     if (worker === undefined) throw new Error('there is no worker')
-    arena.fleet.pause(worker)
+    const memory = new MemoryWatch(arena)
     memory.start()
+    arena.fleet.pause(worker)
+    await arena.produce({ from: 0, to: warm, ratePerSecond: 1e9 })
+    arena.fleet.resume(worker)
+    await arena.quiet()
+    memory.warm()
+    arena.fleet.pause(worker)
     await arena.produce({ from: warm, to: commands, ratePerSecond: 1e9 })
     const waiting = (await arena.probe.openWork(arena.places)).logged
     const before = await redisBytes(arena)
@@ -68,7 +74,7 @@ async function redisBytes(arena: Arena): Promise<number> {
   return Number((await arena.probe.info('memory')).get('used_memory'))
 }
 
-/** Resident memory of every process of the product, against what it was when the watch began. */
+/** The most that every process of the product had resident, against the most that it had while it was warmed. */
 class MemoryWatch {
   readonly #arena: Arena
   readonly growth: Map<string, { readonly firstBytes: number; readonly grownBytes: number }> = new Map()
@@ -79,8 +85,14 @@ class MemoryWatch {
   }
 
   start(): void {
-    this.#look()
     this.#timer = setInterval(() => this.#look(), SAMPLE_MS)
+  }
+
+  /** What was seen so far is what the work needs. */
+  warm(): void {
+    for (const [name, { firstBytes, grownBytes }] of this.growth) {
+      this.growth.set(name, { firstBytes: firstBytes + grownBytes, grownBytes: 0 })
+    }
   }
 
   stop(): void {

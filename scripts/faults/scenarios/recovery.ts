@@ -43,7 +43,7 @@ export const recovery: Scenario = {
     arena.check(spread !== undefined, 'no killed worker held anything: nothing was measured')
     if (spread !== undefined) {
       arena.check(
-        spread.p99 <= RECOVERY_MAX_MS,
+        spread.p99 <= arena.limitMs(RECOVERY_MAX_MS),
         `p99 of ${spread.p99} ms until the work of the dead ran again`,
       )
     }

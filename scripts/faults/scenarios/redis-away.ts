@@ -29,7 +29,7 @@ async function away(arena: Arena, goAway: (arena: Arena, share: number) => Promi
     const ms = performance.now() - answeredAtMs
     times.push(ms)
     arena.check(
-      settled && ms <= SETTLED_AGAIN_MAX_MS,
+      settled && ms <= arena.limitMs(SETTLED_AGAIN_MAX_MS),
       `nothing was settled for ${Math.round(ms)} ms after Redis answered again`,
     )
   }

@@ -28,7 +28,7 @@ export const redisKills: Scenario = {
   full: FULL,
   async run(arena) {
     await underFire(arena, 'fsync')
-    const account = await arena.count({ sweep: true })
+    const account = await arena.count()
     judge(arena, account)
     checkKills(arena)
   },
@@ -41,7 +41,7 @@ export const redisKillsEverysec: Scenario = {
   full: FULL,
   async run(arena) {
     await underFire(arena, 'everysec')
-    const account = await arena.count({ sweep: true })
+    const account = await arena.count()
     judge(arena, account, { lossAllowed: true })
     checkKills(arena)
     const { ledger, striker, baseMs } = arena

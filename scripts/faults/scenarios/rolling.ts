@@ -47,7 +47,7 @@ export const rolling: Scenario = {
     await arena.quiet()
     const account = await arena.count()
     judge(arena, account, { duplicateCallsMax: 0 })
-    const late = stops.filter((ms) => ms > STOP_MAX_MS)
+    const late = stops.filter((ms) => ms > arena.limitMs(STOP_MAX_MS))
     arena.check(late.length === 0, `${late.length} workers took longer than 10 s to stop`)
     const deferred = fleet.logLines('"command.deferred"', 'work-').length
     const deaths = deathsPronounced(fleet)
