@@ -10,6 +10,7 @@ export {
   newEvent,
 } from './contracts/aggregate.ts'
 export { type CommandDefinition, type CommandOptions, defineCommand } from './contracts/command.ts'
+export type { DeadReason } from './contracts/dead-reason.ts'
 export { type ErrorCode, errorCode, MillraceError, type PayloadIssue } from './contracts/errors.ts'
 export {
   defineEvent,

@@ -3,13 +3,15 @@
  * killed under load; each command is retried under its key until it is accepted, and in the end each counts once in the views.
  */
 import { expect, test } from 'bun:test'
+import { join } from 'node:path'
 import { DEFAULT_STREAM } from '../src/contracts/stream.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { makeProject } from './support/project.ts'
-import { startReplicatedRedis } from './support/replicated-redis.ts'
+import { isBuiltWithTls, startReplicatedRedis } from './support/replicated-redis.ts'
 import { until } from './support/until.ts'
 
 const AUTHORS = 20
+const TLS = join(import.meta.dir, 'fixtures/tls')
 
 test('through a failover each accepted command has its effect once, and the views tell so', async () => {
   await using redis = await startReplicatedRedis({ replicas: 2, sentinels: 3 })
@@ -80,6 +82,39 @@ test('through a failover each accepted command has its effect once, and the view
   expect(metrics).toMatch(/^millrace_replicas_needed 1$/m)
   expect(await Promise.all(roles.map((each) => each.stop()))).toEqual([0, 0, 0, 0])
 }, 90_000)
+
+test.skipIf(!isBuiltWithTls())(
+  'TLS and passwords, for servers and Sentinels; none is shown',
+  async () => {
+    const secured = {
+      certificate: join(TLS, 'certificate.pem'),
+      key: join(TLS, 'key.pem'),
+      password: 'hunter2',
+    }
+    await using redis = await startReplicatedRedis({ replicas: 1, sentinels: 3, secured })
+    await using project = await makeProject()
+    const running = project.start(['all'], {
+      ...{ REDIS_URL: redis.url, NODE_EXTRA_CA_CERTS: secured.certificate, LOG_LEVEL: 'debug' },
+    })
+    await running.untilReady()
+    expect(running.line('redis')).toContain('rediss+sentinel://127.0.0.1:')
+    const send = (text: string) =>
+      fetch(`${running.line('public')}/v1/commands/note.write`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ author: 'ada', text }),
+      })
+    expect((await send('before')).status).toBe(202)
+    await redis.servers[0]?.kill()
+    await until(
+      'commands to be accepted by the new primary',
+      async () => (await send('after')).status === 202,
+    )
+    expect(`${running.lines}${running.log}`).not.toContain(secured.password)
+    expect(await running.stop()).toBe(0)
+  },
+  60_000,
+)
 
 test('a name that no Sentinel knows is told, and so is a Sentinel given as a server', async () => {
   await using redis = await startReplicatedRedis({ replicas: 1, sentinels: 3 })

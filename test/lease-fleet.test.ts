@@ -17,6 +17,8 @@ import { until } from './support/until.ts'
 
 const PROGRAM = join(import.meta.dir, 'fixtures/holder/holder.ts')
 const TAKEOVER_MS = 1000
+/** Where nobody may lose the lease: a machine with too much to do keeps a process waiting for a second now and then. */
+const PATIENT_MS = 2000
 
 interface Write {
   readonly epoch: number
@@ -28,13 +30,15 @@ interface Write {
 class Fleet implements AsyncDisposable {
   readonly #living = new Map<number, Subprocess>()
   readonly #redis: TestRedis
+  readonly #takeoverMs: number
 
-  constructor(redis: TestRedis) {
+  constructor(redis: TestRedis, takeoverMs: number) {
     this.#redis = redis
+    this.#takeoverMs = takeoverMs
   }
 
   start(): number {
-    const child = Bun.spawn([process.execPath, PROGRAM, this.#redis.url, String(TAKEOVER_MS)], {
+    const child = Bun.spawn([process.execPath, PROGRAM, this.#redis.url, String(this.#takeoverMs)], {
       stdout: 'ignore',
       stderr: 'inherit',
     })
@@ -93,7 +97,7 @@ function judge(accepted: readonly Write[]): void {
 test('three that want it: killed and frozen holders are replaced in time, epochs rise, no stale write gets through', async () => {
   await using redis = await startTestRedis()
   const link = await redis.open()
-  await using fleet = new Fleet(redis)
+  await using fleet = new Fleet(redis, TAKEOVER_MS)
   for (let place = 0; place < 3; place++) fleet.start()
   let holder = await nextHolder(link, undefined)
   const takeovers: number[] = []
@@ -128,7 +132,7 @@ test('three that want it: killed and frozen holders are replaced in time, epochs
     `leases: takeover ${TAKEOVER_MS} ms; after SIGKILL the next holder wrote within ${takeovers.join(', ')} ms; ${refused.length} stale writes were sent, and refused`,
   )
   for (const ms of takeovers) expect(ms).toBeGreaterThan(0.6 * TAKEOVER_MS)
-  for (const ms of takeovers) expect(ms).toBeLessThan(3 * TAKEOVER_MS)
+  for (const ms of takeovers) expect(ms).toBeLessThan(5 * TAKEOVER_MS)
 }, 60_000)
 
 const STEPS = 'steps of the clock of Redis cost nobody the lease, and give it to nobody'
@@ -139,12 +143,12 @@ test.skipIf(SHIM_MISSING !== undefined)(
     await using clock = await steppedClock()
     await using redis = await startTestRedis([], clock.env)
     const link = await redis.open()
-    await using fleet = new Fleet(redis)
+    await using fleet = new Fleet(redis, PATIENT_MS)
     for (let place = 0; place < 3; place++) fleet.start()
     const holder = await nextHolder(link, undefined)
     for (const aheadMs of [60_000, 60_000 - 3_600_000, 0]) {
       await clock.step(aheadMs)
-      const end = performance.now() + 2.5 * TAKEOVER_MS
+      const end = performance.now() + 1.7 * PATIENT_MS
       await until('more than a takeover to pass', () => performance.now() > end)
       const count = await link.client.llen('accepted')
       await until('the holder to go on', async () => (await link.client.llen('accepted')) > count + 20)
@@ -164,7 +168,7 @@ test.skipIf(SHIM_MISSING !== undefined)(
 test('a short restart of Redis costs nobody the lease; after a long one a single holder goes on', async () => {
   await using redis = await startTestRedis()
   const link = await redis.open()
-  await using fleet = new Fleet(redis)
+  await using fleet = new Fleet(redis, PATIENT_MS)
   for (let place = 0; place < 3; place++) fleet.start()
   const holder = await nextHolder(link, undefined)
   for (let round = 0; round < 3; round++) {
@@ -180,7 +184,7 @@ test('a short restart of Redis costs nobody the lease; after a long one a single
 
   // Frozen for longer than a takeover: the holder gave up by itself, and somebody has it again.
   process.kill(redis.pid, 'SIGSTOP')
-  const end = performance.now() + 2 * TAKEOVER_MS
+  const end = performance.now() + 1.5 * PATIENT_MS
   await until('the freeze to last', () => performance.now() > end)
   process.kill(redis.pid, 'SIGCONT')
   await nextHolder(link, holder)

@@ -257,7 +257,7 @@ test('who has lost the lease settles nothing: its answer is refused and counted,
     taken = await takePartition(fleet.link, LINE, membersKey([LINE]), 'thief', seen)
   }
   expect(beats.has(worker.consumer)).toBe(true)
-  expect(taken?.epoch).toBe(Number(lease.epoch) + 1)
+  expect(taken?.epoch).toBeGreaterThan(Number(lease.epoch))
   gate.resolve()
   await fleet.telemetry.until('settlements.refused')
   await fleet.telemetry.until('partition.lost')
@@ -265,7 +265,7 @@ test('who has lost the lease settles nothing: its answer is refused and counted,
   // The thief never beats: it is found dead, and the command runs again under the next epoch.
   await until('the second run', async () => (await fleet.events('line')).length === 1)
   expect(calls).toBe(2)
-  expect(epochs[1]).toBe((epochs[0] ?? 0) + 2)
+  expect(epochs[1]).toBeGreaterThan(taken?.epoch ?? Number.POSITIVE_INFINITY)
 })
 
 test('a vanished stream is taken again, with an alarm, under an epoch that was never there', async () => {
@@ -279,7 +279,7 @@ test('a vanished stream is taken again, with an alarm, under an epoch that was n
   await fleet.append(Put, [{ key: 'a', n: 0 }])
   await until('the first', async () => (await fleet.events('line')).length === 1)
   const before = Number(await fleet.link.client.hget(LINE.lease, 'epoch'))
-  await Bun.sleep(1000 - (Date.now() % 1000))
+  await Bun.sleep(2)
   await fleet.link.client.flushall()
   await fleet.telemetry.until('partition.lost')
   await fleet.append(Put, [{ key: 'a', n: 1 }])

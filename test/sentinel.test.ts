@@ -185,6 +185,27 @@ test('everysec may lose what a lagging replica lacks, and that is an alarm with 
   expect(ownMs).toBeLessThan(OWN_PART_MAX_MS)
 }, 60_000)
 
+test('a connection lives on through calls to reconnect while it is dialled, and through Sentinels that are away', async () => {
+  await using redis = await startReplicatedRedis({ replicas: 1, sentinels: 1 })
+  const link = redis.links.open('command')
+  link.reconnect()
+  await link.whenReady(5000)
+  for (let i = 0; i < 5; i++) {
+    link.reconnect()
+    link.reconnect()
+    await Bun.sleep(i * 10)
+    link.reconnect()
+  }
+  await link.whenReady(5000)
+  const [sentinel] = redis.sentinels
+  await sentinel?.kill()
+  link.reconnect()
+  await until('the connection to be away', () => !link.ready)
+  sentinel?.restart()
+  await link.whenReady(10_000)
+  expect(await link.client.ping()).toBe('PONG')
+}, 30_000)
+
 test('a primary that is paused is left for the new one, and not written to when it wakes', async () => {
   await using stand = await makeStand('everysec', 1)
   const load = new Load(stand)

@@ -81,10 +81,15 @@ export class CommandBus extends Service implements HealthSource {
     this.#replicas =
       quorum && new ReplicaWatch({ ...{ link, clock, telemetry, sampleMs }, rule: quorum.rule })
     this.#gate = new AdmissionGate({
-      ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
+      ...{ link, ids, clock, telemetry, sampleMs, streams: catalogue.streams },
       limits: { depthMax, memoryRatioMax },
     })
-    this.#intake = new Intake(buildRoutes(parts, this.options, this.#gate), clock, this.options)
+    this.#intake = new Intake(
+      buildRoutes(parts, this.options, this.#gate),
+      clock,
+      this.#gate.serverNowMs,
+      this.options,
+    )
     this.#statuses = new CommandStatusReader({ link, quorum, ids, clock, telemetry })
     this.#owner = {
       leave: (item) => this.#leave(item),

@@ -1,6 +1,7 @@
 /**
  * What became of a command, read from positions and side records, and cancelling one that has not started.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
@@ -12,7 +13,7 @@ import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
-export type CommandStanding = Exclude<CommandState, 'expired' | 'unknown'>
+export type CommandStanding = Exclude<CommandState, 'expired'>
 
 export interface CommandReport {
   readonly id: string
@@ -24,6 +25,8 @@ export interface CommandReport {
   readonly result: unknown
   /** Why the last run failed, for `retrying` and `dead`. */
   readonly error: string | undefined
+  /** Why it is dead, for `dead`. */
+  readonly reason: DeadReason | undefined
   /** For `scheduled` and `retrying`: when it is due, ms since 1970 by Redis's clock. */
   readonly dueAtMs: number | undefined
   readonly deadLetterId: string | undefined
@@ -86,7 +89,6 @@ export class CommandStatusReader {
       partitionKeys(stream, partition),
       token,
     )
-    if (state === 'unknown') throw new MillraceError('not-found', 'No such command.')
     if (state === 'expired') {
       throw new MillraceError(
         'expired',
@@ -108,6 +110,7 @@ export class CommandStatusReader {
       attempt: attemptOf(state, record.attempts),
       result: record.result,
       error: record.error,
+      reason: state === 'dead' ? record.reason : undefined,
       dueAtMs,
       deadLetterId,
       lastEventId,

@@ -14,7 +14,7 @@ import { checkKnownOptions, checkPlainName, checkWhole } from './names.ts'
 export interface LeaseOptions {
   /**
    * How long the holder may be silent before another process takes over, 1000-600 000 ms. Default 5000. A takeover comes
-   * after 1.0 to 1.5 times this; a Redis that is away for less than 0.6 times this costs nobody the lease. A contender goes
+   * 0.8 to 1.7 times this after a death; a Redis that is away for less than 0.6 times this costs nobody the lease. A contender goes
    * by the holder's figure when that is longer.
    */
   readonly takeoverMs?: number

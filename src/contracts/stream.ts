@@ -36,6 +36,11 @@ export interface StreamOptions {
    */
   readonly parkedMax?: number
   readonly retention?: RetentionOptions
+  /**
+   * How long the oldest command may have waited for a worker before no more are taken (503), 1000 ms or more. Default 24 h.
+   * Delays and backoffs don't count.
+   */
+  readonly waitingMsMax?: number
 }
 
 export interface StreamDefinition {
@@ -45,6 +50,7 @@ export interface StreamDefinition {
   readonly ordering: Ordering
   readonly parkedMax: number
   readonly retention: Required<RetentionOptions>
+  readonly waitingMsMax: number
 }
 
 const HOUR_MS = 3_600_000
@@ -67,7 +73,8 @@ export const DEFAULT_STREAM = 'main'
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineStream(options: StreamOptions): StreamDefinition {
-  checkKnownOptions('defineStream', options, ['name', 'partitions', 'ordering', 'parkedMax', 'retention'])
+  const known = ['name', 'partitions', 'ordering', 'parkedMax', 'retention', 'waitingMsMax']
+  checkKnownOptions('defineStream', options, known)
   const name = checkPlainName('Stream', options.name)
   const retention = { ...RETENTION_DEFAULTS, ...options.retention }
   checkKnownOptions(`Retention of stream "${name}"`, retention, Object.keys(RETENTION_DEFAULTS))
@@ -88,6 +95,12 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     100,
     100_000,
   )
+  const waitingMsMax = checkWhole(
+    `"waitingMsMax" of stream "${name}"`,
+    options.waitingMsMax ?? DAY_MS,
+    1000,
+    Number.MAX_SAFE_INTEGER,
+  )
   return Object.freeze({
     kind: 'stream',
     name,
@@ -95,6 +108,7 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     ordering,
     parkedMax,
     retention: Object.freeze(retention),
+    waitingMsMax,
   })
 }
 

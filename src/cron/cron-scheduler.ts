@@ -29,9 +29,9 @@ import {
   registerSchedule,
 } from '../redis/schedule-store.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { ServerTime } from '../runtime/server-time.ts'
 import { PeriodicService, Service } from '../runtime/service.ts'
 import { type PreparedSchedule, prepareSchedules } from './prepared-schedule.ts'
-import { ServerTime } from './server-time.ts'
 
 export interface CronSchedulerParts {
   readonly command: RedisLink

@@ -31,6 +31,7 @@ export type ProblemName =
   | 'nothing-accepted'
   | 'view-not-there-yet'
   | 'command-failed'
+  | 'command-expired'
   | 'command-lost'
   | 'internal-error'
   | 'temporary-reduced-capacity'
@@ -136,6 +137,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     title: 'The command failed',
     meaning:
       'Found inside the status of a command, not as an answer: its handler threw, asked for a retry, or rejected it. The detail says why; a dead command waits as a dead letter.',
+  },
+  'command-expired': {
+    status: 500,
+    title: 'The command expired',
+    meaning:
+      'Found inside the status of a command, not as an answer: its deadline passed before it could run, so its handler was not called. It waits as a dead letter; redriven, it has no deadline any more.',
   },
   'command-lost': {
     status: 500,

@@ -16,6 +16,7 @@ import { type LeaseTiming, leaseTiming } from '../policies/lease-timing.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type LeaseHold, releaseLease, renewLease } from '../redis/lease-store.ts'
 import type { Clock, Timer } from '../runtime/clock.ts'
+import { answeredInTime } from './answered-in-time.ts'
 
 export interface HeldLeaseParts {
   readonly link: RedisLink
@@ -93,7 +94,8 @@ export class HeldLease implements Lease {
     const { link, clock, hold } = this.#parts
     for (let tries = 1; tries <= RELEASE_TRIES_MAX; tries++) {
       try {
-        return await releaseLease(link, this.name, hold)
+        const release = releaseLease(link, this.name, hold)
+        return await answeredInTime({ link, clock }, release, this.#timing.answerLimitMs)
       } catch {
         // Perhaps it was freed: asking again does no harm, and silence frees it in the end.
         if (tries < RELEASE_TRIES_MAX) await clock.sleep(RETRY_MS_MIN + clock.random() * RETRY_SPREAD_MS)
@@ -144,13 +146,8 @@ export class HeldLease implements Lease {
   /** `unknown` when there was no answer in time; the connection is then dialled anew. */
   async #renew(): Promise<'held' | 'taken' | 'gone' | 'unknown'> {
     const { link, clock, hold } = this.#parts
-    const waiting = new AbortController()
-    const answer = renewLease(link, this.name, hold).catch(() => 'unknown' as const)
-    const late = clock.sleep(this.#timing.renewLimitMs, waiting.signal).then(() => undefined)
-    const first = await Promise.race([answer, late])
-    waiting.abort()
-    if (first === undefined) link.reconnect()
-    return first ?? 'unknown'
+    const renewal = renewLease(link, this.name, hold)
+    return await answeredInTime({ link, clock }, renewal, this.#timing.answerLimitMs).catch(() => 'unknown')
   }
 
   #lose(reason: 'taken' | 'gone' | 'silent', why: string): void {

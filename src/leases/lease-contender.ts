@@ -2,14 +2,18 @@
  * The contender's side of a lease: takes it when it is free, or when its holder's beat has not moved over four good looks,
  * by this process's monotonic clock. Neither a slow Redis, nor a restart of it, nor a step of its clock makes a living holder
  * look silent, and the script that takes over compares once more what was seen.
+ *
+ * Who gives up after a take without an answer may have left the lease under a name that nobody renews; it is then taken over
+ * like a dead holder's.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { ResolvedLeaseOptions } from '../contracts/lease.ts'
 import { DeathVerdict } from '../policies/death-verdict.ts'
-import { leaseTiming } from '../policies/lease-timing.ts'
+import { type LeaseTiming, leaseTiming } from '../policies/lease-timing.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type LeaseHold, type LeaseSight, type LeaseTake, takeLease } from '../redis/lease-store.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { answeredInTime } from './answered-in-time.ts'
 
 export interface ContenderParts {
   readonly link: RedisLink
@@ -32,7 +36,7 @@ export class LeaseContender {
   readonly #name: string
   readonly #options: ResolvedLeaseOptions
   readonly #me: { readonly owner: string; readonly takeoverMs: number }
-  #lookEveryMs: number
+  #timing: LeaseTiming
   #verdict: DeathVerdict
 
   constructor(parts: ContenderParts, name: string, options: ResolvedLeaseOptions) {
@@ -42,8 +46,8 @@ export class LeaseContender {
     // Unique to this one acquisition, so that its repetition after a lost answer is told from anybody else's.
     const owner = Buffer.from(crypto.getRandomValues(new Uint8Array(12))).toString('hex')
     this.#me = { owner, takeoverMs: options.takeoverMs }
-    this.#lookEveryMs = leaseTiming(options.takeoverMs).lookEveryMs
-    this.#verdict = new DeathVerdict(this.#lookEveryMs)
+    this.#timing = leaseTiming(options.takeoverMs)
+    this.#verdict = new DeathVerdict(this.#timing.lookEveryMs)
   }
 
   /**
@@ -61,10 +65,15 @@ export class LeaseContender {
       let failure: unknown
       let pauseMs: number
       try {
-        const take = await takeLease(this.#parts.link, this.#name, this.#me, silent)
-        if (take.mine) return { hold: { owner: this.#me.owner, epoch: take.epoch }, sentMs }
-        silent = this.#judge(take, sentMs)
-        pauseMs = silent === undefined ? this.#lookEveryMs * (1 + clock.random() * SPREAD) : 0
+        const asked = takeLease(this.#parts.link, this.#name, this.#me, silent)
+        const take = await answeredInTime(this.#parts, asked, this.#timing.answerLimitMs)
+        const tookMs = clock.monotonicMs() - sentMs
+        // An answer that waited for a frozen process to wake is worth nothing: ask whether it is still ours.
+        const fresh = tookMs < leaseTiming(this.#me.takeoverMs).trustMs
+        if (take.mine && fresh) return { hold: { owner: this.#me.owner, epoch: take.epoch }, sentMs }
+        silent = take.mine ? undefined : this.#judge(take, sentMs)
+        const again = take.mine || silent !== undefined
+        pauseMs = again ? 0 : this.#timing.lookEveryMs * (1 + clock.random() * SPREAD)
       } catch (error) {
         this.#verdict.forget()
         silent = undefined
@@ -85,11 +94,9 @@ export class LeaseContender {
   /** What the lease was seen to stand still at. */
   #judge(take: LeaseTake, sentMs: number): LeaseSight | undefined {
     // The holder trusts itself by its own figure.
-    const { lookEveryMs } = leaseTiming(Math.max(take.takeoverMs, this.#me.takeoverMs))
-    if (lookEveryMs !== this.#lookEveryMs) {
-      this.#lookEveryMs = lookEveryMs
-      this.#verdict = new DeathVerdict(lookEveryMs)
-    }
+    const timing = leaseTiming(Math.max(take.takeoverMs, this.#me.takeoverMs))
+    if (timing.lookEveryMs !== this.#timing.lookEveryMs) this.#verdict = new DeathVerdict(timing.lookEveryMs)
+    this.#timing = timing
     const atMs = this.#parts.clock.monotonicMs()
     const beats = new Map([[this.#name, `${take.owner} ${take.epoch} ${take.beat}`]])
     const dead = this.#verdict.observe({ beats, atMs, roundTripMs: atMs - sentMs })

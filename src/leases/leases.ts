@@ -3,7 +3,12 @@
  * must not wait behind a batch. Stopping ends all waiting and releases what is held.
  */
 import { MillraceError } from '../contracts/errors.ts'
-import { type Lease, type LeaseOptions, resolveLeaseOptions } from '../contracts/lease.ts'
+import {
+  type Lease,
+  type LeaseOptions,
+  type ResolvedLeaseOptions,
+  resolveLeaseOptions,
+} from '../contracts/lease.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -22,6 +27,7 @@ const FIRST_CONNECT_WAIT_MS = 5000
 export class Leases extends Service {
   readonly #parts: LeasesParts
   readonly #held = new Set<HeldLease>()
+  readonly #waiting = new Set<Promise<unknown>>()
   #link: RedisLink | undefined
   #opening: Promise<unknown> | undefined
 
@@ -39,6 +45,16 @@ export class Leases extends Service {
   async acquire(name: string, options: LeaseOptions = {}): Promise<Lease> {
     const resolved = resolveLeaseOptions(name, options)
     if (this.state !== 'running') throw this.#stopped()
+    const waiting = this.#wait(name, resolved)
+    this.#waiting.add(waiting)
+    try {
+      return await waiting
+    } finally {
+      this.#waiting.delete(waiting)
+    }
+  }
+
+  async #wait(name: string, resolved: ResolvedLeaseOptions): Promise<Lease> {
     const { clock, telemetry } = this.#parts
     const stop =
       resolved.signal === undefined ? this.stopSignal : AbortSignal.any([this.stopSignal, resolved.signal])
@@ -73,15 +89,22 @@ export class Leases extends Service {
   }
 
   protected override async onStop(): Promise<void> {
+    // A take that is on its way may still win: then it is to be released while there is a connection.
+    await Promise.allSettled(this.#waiting)
     await Promise.all([...this.#held].map((lease) => lease.release()))
     if (this.#link !== undefined) this.#parts.links.close(this.#link)
   }
 
   async #open(stop: AbortSignal): Promise<RedisLink> {
     this.#link ??= this.#parts.links.open('command')
-    // Not there in time is no reason to give up: the contender asks again.
-    this.#opening ??= this.#link.whenReady(FIRST_CONNECT_WAIT_MS, this.stopSignal).catch(() => undefined)
-    await this.#opening
+    if (!this.#link.ready) {
+      // Not there in time is no reason to give up: the contender asks again.
+      this.#opening ??= this.#link.whenReady(FIRST_CONNECT_WAIT_MS, this.stopSignal).catch(() => undefined)
+      const opened = new AbortController()
+      const ended = AbortSignal.any([stop, opened.signal])
+      await Promise.race([this.#opening, this.#parts.clock.sleep(FIRST_CONNECT_WAIT_MS, ended)])
+      opened.abort()
+    }
     stop.throwIfAborted()
     return this.#link
   }

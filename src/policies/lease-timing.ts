@@ -9,10 +9,13 @@
  */
 import { VERDICT_LOOKS_MIN } from './death-verdict.ts'
 
+/** A connection that is silent for so long is taken to be dead, however patient the lease. */
+const ANSWER_LIMIT_MS_MAX = 2000
+
 export interface LeaseTiming {
   readonly renewEveryMs: number
-  /** A renewal without an answer for so long is given up, and the connection with it. */
-  readonly renewLimitMs: number
+  /** What has no answer for so long is given up, and the connection with it. */
+  readonly answerLimitMs: number
   /** How long the holder trusts its lease, from when a renewal was sent. */
   readonly trustMs: number
   /** Pause between an answer and the next look. */
@@ -22,7 +25,7 @@ export interface LeaseTiming {
 export function leaseTiming(takeoverMs: number): LeaseTiming {
   return {
     renewEveryMs: takeoverMs / 6,
-    renewLimitMs: takeoverMs / 3,
+    answerLimitMs: Math.min(ANSWER_LIMIT_MS_MAX, takeoverMs / 3),
     trustMs: takeoverMs * 0.8,
     lookEveryMs: takeoverMs / (VERDICT_LOOKS_MIN - 1),
   }

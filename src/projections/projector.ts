@@ -80,7 +80,7 @@ type FoldResult = { readonly batch: FoldBatch } | { readonly fault: FoldFault }
 /** Why a projector left its views. */
 type Ending = 'ended' | 'conflicted' | { readonly position: string; readonly error: MillraceError }
 
-const REDIS_PAUSE_MAX_MS = 2000
+const REDIS_PAUSE_MAX_MS = 500
 
 export class Projector extends Service {
   readonly #setting: ProjectorSetting

@@ -4,6 +4,7 @@
  * Appending is at most once per idempotency key; two windows of records are kept, so a key is remembered for at least one
  * window and at most two.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink, ScriptRunner } from './connection.ts'
@@ -183,13 +184,14 @@ export type CommandState =
   | 'dead'
   | 'cancelled'
   | 'expired'
-  | 'unknown'
   | 'lost'
 
 /** What the side record of a command may tell. */
 export interface CommandRecord {
   readonly attempts?: number
   readonly error?: string
+  /** Of a dead letter. */
+  readonly reason?: DeadReason
   readonly result?: unknown
   readonly atMs?: number
   /** How often it was sent back from the dead letters. */

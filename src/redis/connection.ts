@@ -1,7 +1,7 @@
 /**
  * The only place that opens ioredis clients, each with the options its role needs.
  *
- *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`
+ *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`, then dials again
  *   ingest    appends for producers; never queues while Redis is away
  *   reader    one blocking read at a time
  *   subscriber  pub/sub
@@ -46,7 +46,7 @@ export interface ConnectionOptions {
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
   blockMs: 2000,
-  commandTimeoutMs: 5000,
+  commandTimeoutMs: 3500,
 }
 
 const SILENCE_GRACE_MS = 2000
@@ -248,6 +248,7 @@ export class RedisLink implements ScriptRunner {
         (error: unknown) => {
           this.#inFlight.delete(reject)
           reject(error)
+          if (isTimeout(error)) this.reconnect()
         },
       )
     })
@@ -341,6 +342,11 @@ function clientOptions(
   }
 }
 
+/** A connection that gives no answer in time may never give one again: whoever asks next needs another. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Command timed out'
+}
+
 /** What ioredis says of a connection that is away. */
 const NOT_CONNECTED = "Stream isn't writeable"
 const NOT_SENT = [NOT_CONNECTED, 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICAS', 'MISCONF', 'BUSY ']
@@ -349,7 +355,7 @@ const NOT_SENT = [NOT_CONNECTED, 'LOADING', 'MASTERDOWN', 'READONLY', 'NOREPLICA
  * Translates what ioredis throws. `ReplyError.command.args` holds payloads and AUTH arguments, so the original object
  * never travels on: only its first line does.
  */
-export function redisError(error: unknown, what: string): MillraceError {
+function redisError(error: unknown, what: string): MillraceError {
   if (error instanceof MillraceError) return error
   const text = (error instanceof Error ? error.message : String(error)).split('\n', 1)[0]?.slice(0, 300) ?? ''
   if (text.startsWith('OOM') || text.includes('-OOM ')) {

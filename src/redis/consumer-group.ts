@@ -18,9 +18,14 @@ export interface ReadEntry {
   readonly level: number
 }
 
-/** Creates what is missing. `lost` means that a group had vanished: an alarm. */
-export async function ensureGroup(link: RedisLink, keys: PartitionKeys): Promise<'present' | 'new' | 'lost'> {
-  const reply = replyText(await link.run('ensure-group', [keys.commands, keys.ready, keys.floors], [GROUP]))
+/** Creates what is missing; `seen` tells that it was there before. `lost` means that a group had vanished: an alarm. */
+export async function ensureGroup(
+  link: RedisLink,
+  keys: PartitionKeys,
+  seen = false,
+): Promise<'present' | 'new' | 'lost'> {
+  const args = [GROUP, seen ? '1' : '0']
+  const reply = replyText(await link.run('ensure-group', [keys.commands, keys.ready, keys.floors], args))
   return reply === 'new' || reply === 'lost' ? reply : 'present'
 }
 

@@ -25,6 +25,24 @@ export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinit
   return new CommandIds(secret)
 }
 
+/**
+ * Writes what a fleet agrees on once more where Redis has lost it, so that processes that start now know the ids that were
+ * given out before.
+ */
+export async function restoreFleet(
+  link: RedisLink,
+  ids: CommandIds,
+  streams: Iterable<StreamDefinition>,
+): Promise<void> {
+  await link.use('the fleet secret', (client) => client.hsetnx(FLEET_META_KEY, 'secret', ids.secret))
+  for (const { name, partitions, ordering } of streams) {
+    await link.use(`stream "${name}"`, async (client) => {
+      await client.hsetnx(streamMetaKey(name), 'ordering', ordering)
+      await client.hsetnx(streamMetaKey(name), 'partitions', partitions)
+    })
+  }
+}
+
 async function checkStream(link: RedisLink, stream: StreamDefinition): Promise<void> {
   const key = streamMetaKey(stream.name)
   const [partitions, ordering] = await link.use(`stream "${stream.name}"`, async (client) => {

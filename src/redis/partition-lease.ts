@@ -29,6 +29,17 @@ export function membersKey(partitions: readonly PartitionKeys[]): string {
   return partitions[0]?.beats ?? ''
 }
 
+/** How the heartbeat of a member ends that takes no more partitions: its share is for the others. */
+const LEAVING = ':leaving'
+
+export function leavingBeat(beat: string): string {
+  return beat + LEAVING
+}
+
+export function isLeaving(beat: string): boolean {
+  return beat.endsWith(LEAVING)
+}
+
 export async function sampleLeases(
   link: RedisLink,
   partitions: readonly PartitionKeys[],
@@ -105,6 +116,12 @@ export async function releasePartition(
   return replyNumber(reply) === 1
 }
 
+/** True while the lease is under this epoch. */
+export async function holdsLease(link: RedisLink, { keys, consumer, epoch }: Membership): Promise<boolean> {
+  const [owner, current] = await link.use('a lease', (client) => client.hmget(keys.lease, 'owner', 'epoch'))
+  return owner === consumer && Number(current) === epoch
+}
+
 /** What a command that is retried in place has been through. */
 export interface HeldCommand {
   readonly dueMs: number
@@ -150,7 +167,7 @@ export async function chargeSuspects(
   dead: string,
   levels: ReadonlyMap<string, number>,
 ): Promise<boolean> {
-  const args = [epoch ?? '', ...[...levels].flat()]
+  const args = [epoch ?? '', dead, ...[...levels].flat()]
   const reply = await link.run('charge-suspects', [keys.lease, keys.crashes, keys.running(dead)], args)
   return replyNumber(reply) === 1
 }

@@ -11,6 +11,7 @@ import cancel from './lua/cancel.lua' with { type: 'text' }
 import chargeSuspects from './lua/charge-suspects.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import discardDead from './lua/discard-dead.lua' with { type: 'text' }
+import dropFinished from './lua/drop-finished.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
@@ -23,6 +24,7 @@ import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
+import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
@@ -36,6 +38,7 @@ import sample from './lua/sample.lua' with { type: 'text' }
 import sampleLeases from './lua/sample-leases.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
 import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
+import serverState from './lua/server-state.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
 import stopReader from './lua/stop-reader.lua' with { type: 'text' }
@@ -69,6 +72,7 @@ export type ScriptName =
   | 'cancel'
   | 'commit-views'
   | 'discard-dead'
+  | 'drop-finished'
   | 'ensure-group'
   | 'fire'
   | 'find-dead'
@@ -80,6 +84,7 @@ export type ScriptName =
   | 'missing-rights'
   | 'open-reader'
   | 'overview'
+  | 'progress'
   | 'promote'
   | 'read-dead'
   | 'read-views'
@@ -91,6 +96,7 @@ export type ScriptName =
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
+  | 'server-state'
   | 'settle'
   | 'status'
   | 'sweep-records'
@@ -114,6 +120,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   cancel,
   'commit-views': commitViews,
   'discard-dead': discardDead,
+  'drop-finished': dropFinished,
   'ensure-group': ensureGroup,
   fire,
   'find-dead': findDead,
@@ -125,6 +132,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'missing-rights': missingRights,
   'open-reader': openReader,
   overview,
+  progress,
   promote,
   'read-dead': readDead,
   'read-views': readViews,
@@ -136,6 +144,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,
+  'server-state': serverState,
   settle,
   status,
   'sweep-records': sweepRecords,

@@ -22,6 +22,7 @@ import { Heartbeat } from './heartbeat.ts'
 import type { LeaseSighting, Sighting } from './lookout.ts'
 import { OrderedStream } from './ordered-stream.ts'
 import { PartitionConsumer } from './partition-consumer.ts'
+import { ServerWatch } from './server-watch.ts'
 import { Service } from './service.ts'
 
 export interface ConsumerSetup {
@@ -48,6 +49,7 @@ export class Consumer extends Service implements HealthSource {
   readonly #partitions: PartitionConsumer[] = []
   readonly #ordered: OrderedStream[] = []
   readonly #heartbeat: Heartbeat
+  readonly #server: ServerWatch
 
   constructor(setup: ConsumerSetup) {
     super('consumer')
@@ -62,8 +64,9 @@ export class Consumer extends Service implements HealthSource {
       handlers,
       batchesMax: this.#options.batchesMax,
     })
-    this.#assemble()
+    this.#server = new ServerWatch({ link: setup.command, clock, telemetry })
     const limits = [...handlers.values()].map((handler) => handler.options.timeLimitMs)
+    this.#assemble(Math.max(...limits, 0))
     this.#heartbeat = new Heartbeat({
       clock,
       url: links.options.address.url,
@@ -83,6 +86,8 @@ export class Consumer extends Service implements HealthSource {
 
   health(): HealthReport {
     if (this.state !== 'running') return { ready: false, detail: `consumer is ${this.state}` }
+    const suspended = this.#dispatcher.health()
+    if (suspended !== undefined) return suspended
     const reports = [...this.#partitions, ...this.#ordered].map((part) => part.health())
     const stuck = reports.filter((report) => !report.ready)
     const shown = stuck.length > 0 ? stuck : reports
@@ -96,6 +101,7 @@ export class Consumer extends Service implements HealthSource {
         'There is nothing to consume: define a handler in workers/.',
       )
     }
+    await this.#server.start()
     await this.#heartbeat.start()
     for (const partition of this.#partitions) await partition.start()
   }
@@ -107,13 +113,14 @@ export class Consumer extends Service implements HealthSource {
     this.#dispatcher.close()
     const parts = [...this.#partitions, ...this.#ordered]
     await Promise.all(parts.map((part) => part.stopReading()))
-    await Promise.all(parts.map((part) => part.handBack()))
+    await Promise.all(this.#partitions.map((partition) => partition.handBack()))
     await Promise.all([
       this.#dispatcher.drain(limit.signal),
       ...parts.map((part) => part.settled(limit.signal)),
     ])
     timer.cancel()
     await this.#heartbeat.stop()
+    await this.#server.stop()
     await Promise.all(parts.map((part) => part.release()))
   }
 
@@ -129,7 +136,7 @@ export class Consumer extends Service implements HealthSource {
     for (const stream of this.#ordered) if (stream.name === sighting.stream) stream.notice(sighting)
   }
 
-  #assemble(): void {
+  #assemble(runLimitMs: number): void {
     const { catalogue, handlers, ids, clock, links, rule } = this.#setup
     const confirmed = rule && { link: links.open('command'), rule }
     const names = new Set([...handlers.values()].map((handler) => handler.command.stream))
@@ -137,16 +144,19 @@ export class Consumer extends Service implements HealthSource {
     const total = streams.reduce((sum, stream) => sum + stream.partitions, 0)
     const partitionsOf = (name: string) => catalogue.streams.get(name)?.partitions
     const { consumer } = this
-    const shared = { ...this.#setup, options: this.#options, dispatcher: this.#dispatcher, consumer }
+    const server = this.#server
+    const serverNowMs = server.latestMs
+    const { options, dispatcher } = { options: this.#options, dispatcher: this.#dispatcher }
+    const shared = { ...this.#setup, options, dispatcher, consumer, server, runLimitMs, confirmed }
     const { inFlightMax, inFlightBytesMax } = this.#options
     for (const stream of streams) {
       const scopeOf = (partition: number, epoch: number | undefined): RunScope => ({
-        ...{ stream: stream.name, partition, epoch, ids, clock, partitionsOf },
+        ...{ stream: stream.name, partition, epoch, ids, clock, serverNowMs, partitionsOf },
       })
       if (stream.ordering === 'key') {
         const part = stream.partitions / total
         const bounds = { inFlightMax: inFlightMax * part, inFlightBytesMax: inFlightBytesMax * part }
-        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, confirmed, ...bounds }))
+        this.#ordered.push(new OrderedStream({ ...shared, stream, scopeOf, ...bounds }))
         continue
       }
       for (let partition = 0; partition < stream.partitions; partition++) {
@@ -156,7 +166,6 @@ export class Consumer extends Service implements HealthSource {
             keys: partitionKeys(stream.name, partition),
             stream,
             scope: scopeOf(partition, undefined),
-            confirmed,
             inFlightMax: Math.max(2, Math.floor(inFlightMax / total)),
             inFlightBytesMax: Math.max(1024 ** 2, Math.floor(inFlightBytesMax / total)),
           }),

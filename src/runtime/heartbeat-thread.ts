@@ -10,9 +10,10 @@
 import { RedisLinks } from '../redis/connection.ts'
 import { writeBeat } from '../redis/consumer-group.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import { leavingBeat } from '../redis/partition-lease.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
-import { LEAVING, lookOut, lookOutForLeases } from './lookout.ts'
+import { lookOut, lookOutForLeases } from './lookout.ts'
 
 declare const self: {
   onmessage: ((event: { data: HeartbeatOrder | 'leave' | 'stop' }) => void) | null
@@ -65,7 +66,8 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     count += 1
     try {
       await link.whenReady(order.intervalMs)
-      await writeBeat(link, beatKeys, consumer, `${count}:${current}${leaving ? LEAVING : ''}`)
+      const value = `${count}:${current}`
+      await writeBeat(link, beatKeys, consumer, leaving ? leavingBeat(value) : value)
       if (!announced) {
         announced = true
         self.postMessage('beating')

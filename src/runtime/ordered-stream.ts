@@ -24,7 +24,7 @@ import { OrderedPartition, type OrderedPartitionOptions } from './ordered-partit
 export interface OrderedStreamOptions
   extends Omit<
     OrderedPartitionOptions,
-    'keys' | 'taken' | 'scope' | 'inFlightMax' | 'inFlightBytesMax' | 'onLost' | 'stream'
+    'keys' | 'taken' | 'takenSentMs' | 'scope' | 'inFlightMax' | 'inFlightBytesMax' | 'onLost' | 'stream'
   > {
   readonly stream: StreamDefinition
   readonly scopeOf: (partition: number, epoch: number) => OrderedPartitionOptions['scope']
@@ -43,6 +43,8 @@ export class OrderedStream {
   readonly #owned = new Map<number, OrderedPartition>()
   readonly #draining = new Map<number, Promise<void>>()
   readonly #vacantLooks = new Map<number, number>()
+  /** Partitions whose lease was seen. */
+  readonly #leased = new Set<number>()
   #isStopping = false
   #acting: Promise<void> | undefined
 
@@ -79,15 +81,12 @@ export class OrderedStream {
       })
   }
 
+  /** A partition in which nothing runs any more is given back at once, whatever still runs in others. */
   async stopReading(): Promise<void> {
     this.#isStopping = true
     await this.#acting
+    for (const partition of this.#owned.keys()) this.#handOver(partition)
     await Promise.all([...this.#owned.values()].map((partition) => partition.stopReading()))
-  }
-
-  /** What a partition has running must end before another worker may have it; each goes as soon as it can. */
-  async handBack(): Promise<void> {
-    for (const partition of this.#owned.values()) if (partition.isIdle) await partition.release()
   }
 
   async settled(limit: AbortSignal): Promise<void> {
@@ -134,26 +133,28 @@ export class OrderedStream {
 
   async #take(lease: PartitionLease | undefined, beats: ReadonlyMap<string, string>): Promise<void> {
     if (lease === undefined || this.#isStopping) return
-    const { command, consumer, telemetry, scopeOf, stream } = this.#options
+    const { command, consumer, telemetry, scopeOf, stream, clock } = this.#options
     const keys = this.#keysOf(lease.partition)
     const seen = { ...lease, beat: beats.get(lease.owner) ?? '' }
+    const takenSentMs = clock.monotonicMs()
     const taken = await takePartition(command, keys, this.#members, consumer, seen)
     if (taken === undefined) return
     const { partition } = lease
     const name = stream.name
     telemetry.emit('partition.taken', { stream: name, partition, epoch: taken.epoch, from: lease.owner })
-    if (taken.state === 'lost') {
+    if (taken.state === 'lost' || (lease.epoch === '' && this.#leased.has(partition))) {
       this.#alarm(
         'group-vanished',
         `The consumer group of ${name}.${partition} had vanished and was made again.`,
       )
     }
+    this.#leased.add(partition)
     if (taken.gone.length > 0) {
       const ids = taken.gone.slice(0, 10).join(', ')
       this.#alarm('entries-lost', `${taken.gone.length} pending entries have no body any more: ${ids}.`)
     }
     const owned: OrderedPartition = new OrderedPartition({
-      ...{ ...this.#options, keys, taken, scope: scopeOf(partition, taken.epoch) },
+      ...{ ...this.#options, keys, taken, takenSentMs, scope: scopeOf(partition, taken.epoch) },
       inFlightMax: () => Math.max(2, Math.floor(this.#options.inFlightMax / Math.max(1, this.#owned.size))),
       inFlightBytesMax: Math.max(1024 ** 2, Math.floor(this.#options.inFlightBytesMax / this.#keys.length)),
       onLost: () => {

@@ -8,6 +8,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { sharedMembership } from '../redis/membership.ts'
 import { Caretaker } from './caretaker.ts'
@@ -21,7 +22,9 @@ import type { Sighting } from './lookout.ts'
 import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
+import { ReaderWatch } from './reader-watch.ts'
 import { Reclaimer } from './reclaimer.ts'
+import type { ServerWatch } from './server-watch.ts'
 import type { Service } from './service.ts'
 import { Settler } from './settler.ts'
 
@@ -36,6 +39,9 @@ export interface PartitionConsumerOptions {
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  readonly server: ServerWatch
+  /** The longest that a run of any handler may take. */
+  readonly runLimitMs: number
   /** This partition's part of the process's bounds. */
   readonly inFlightMax: number
   readonly inFlightBytesMax: number
@@ -52,6 +58,7 @@ export class PartitionConsumer {
   readonly #fetcher: Fetcher
   readonly #upkeep: readonly Service[]
   readonly #reclaimer: Reclaimer
+  readonly #watch: ReaderWatch
 
   constructor(options: PartitionConsumerOptions) {
     const { command, keys, consumer, clock, telemetry, dispatcher, scope, stream } = options
@@ -73,16 +80,26 @@ export class PartitionConsumer {
       onForget: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
     })
     this.#reader = options.links.open('reader')
+    const onLoss = () => restoreFleet(command, scope.ids, [stream])
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }
     this.#fetcher = new Fetcher({
       ...{ clock, telemetry, membership, inFlight: this.#inFlight, onEntries },
-      onGroupGone: () => this.#regroup(),
+      onGroupGone: () => this.#regroup(onLoss),
       reader: this.#reader,
       command,
       blockMs: options.links.options.blockMs,
       readCountMax: options.options.readCountMax,
-      isHeld: () => dispatcher.holding,
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
+      runEndedMs: () => dispatcher.runEndedMs,
+      runLimitMs: options.runLimitMs,
+    })
+    this.#watch = new ReaderWatch({
+      ...common,
+      hasRoom: () => this.#fetcher.hasRoom,
+      renew: () => this.#fetcher.renew(),
+      onLoss,
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#reclaimer = new Reclaimer({ ...common, ...shared })
@@ -90,12 +107,21 @@ export class PartitionConsumer {
       this.#reclaimer,
       new Promoter({ ...common, pauseMaxMs }),
       new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
-      new Caretaker({ ...common, stream, trimEveryMs }),
+      new Caretaker({ ...common, stream, trimEveryMs, isPressed: () => options.server.pressure !== 'none' }),
+      this.#watch,
     ]
   }
 
   health(): HealthReport {
-    return this.#fetcher.health()
+    const { keys } = this.#options
+    if (!this.#watch.isStuck) return this.#fetcher.health()
+    return { ready: false, detail: `${keys.stream}.${keys.partition}: entries wait and nobody is given one` }
+  }
+
+  /** Redis is too full: at most one batch in hand, or none at all. */
+  get #isShut(): boolean {
+    const { pressure } = this.#options.server
+    return pressure === 'stop' || (pressure === 'drain' && this.#inFlight.count > 0)
   }
 
   /** Takes over from the dead that were seen. */
@@ -105,7 +131,7 @@ export class PartitionConsumer {
 
   /** Creates the group where it is missing, then starts everything. */
   async start(): Promise<void> {
-    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished('lost')
+    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished()
     for (const service of this.#upkeep) await service.start()
     await this.#fetcher.start()
   }
@@ -161,16 +187,19 @@ export class PartitionConsumer {
   }
 
   /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
-  async #regroup(): Promise<void> {
-    this.#alarmVanished(await ensureGroup(this.#options.command, this.#options.keys))
+  async #regroup(onLoss: () => Promise<void>): Promise<void> {
+    const state = await ensureGroup(this.#options.command, this.#options.keys, true)
+    if (state === 'present') return
+    this.#alarmVanished()
+    await onLoss()
   }
 
-  #alarmVanished(state: string): void {
+  #alarmVanished(): void {
     const { keys, telemetry } = this.#options
     telemetry.emit('alarm.raised', {
       alarm: 'group-vanished',
       stream: keys.stream,
-      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again: its stream was deleted, or Redis was flushed. What no worker had finished may be lost.`,
     })
   }
 

@@ -15,8 +15,17 @@ import { until } from './until.ts'
 
 const BINARY = Bun.env['MILLRACE_REDIS_SERVER'] ?? 'redis-server'
 
+/** TLS, and the same password for servers and Sentinels. */
+interface Secured {
+  /** Files. */
+  readonly certificate: string
+  readonly key: string
+  readonly password: string
+}
+
 /** One server or Sentinel process. */
 export interface TestServer {
+  readonly secured: Secured | undefined
   readonly port: number
   readonly pid: number
   readonly folder: string
@@ -58,6 +67,14 @@ export interface ReplicatedOptions {
   /** More arguments for every redis-server. */
   readonly extra?: readonly string[]
   readonly telemetry?: Telemetry
+  /** Needs a redis-server that was built with TLS. */
+  readonly secured?: Secured
+}
+
+/** True when redis-server was built with TLS. */
+export function isBuiltWithTls(): boolean {
+  const { stdout } = Bun.spawnSync([BINARY, '--port', '0', '--tls-port', '1', '--save', ''])
+  return stdout.toString().includes('No tls-cert-file configured')
 }
 
 const PRIMARY_NAME = 'mill'
@@ -66,20 +83,38 @@ const LOG = 'sentinel.log'
 const PROMOTED = /:X (.*?) [#*] \+promoted-slave/g
 
 export async function startReplicatedRedis(options: ReplicatedOptions = {}): Promise<ReplicatedRedis> {
-  const { replicas = 1, sentinels: sentinelCount = 0, downAfterMs = 1000, extra = [] } = options
   const folder = await mkdtemp(join(tmpdir(), 'millrace-replicated-'))
   const started: Launched[] = []
+  const end = async (): Promise<void> => {
+    await Promise.all(started.map((each) => each.kill()))
+    await rm(folder, { recursive: true, force: true })
+  }
+  try {
+    return await launchAll(options, folder, started, end)
+  } catch (error) {
+    await end()
+    throw error
+  }
+}
+
+async function launchAll(
+  options: ReplicatedOptions,
+  folder: string,
+  started: Launched[],
+  end: () => Promise<void>,
+): Promise<ReplicatedRedis> {
+  const { replicas = 1, sentinels: sentinelCount = 0, downAfterMs = 1000, extra = [], secured } = options
   const serve = async (name: string, following?: number): Promise<TestServer> => {
     const port = freePort()
     const own = join(folder, name)
     await mkdir(own)
     const follow = following === undefined ? [] : ['--replicaof', `127.0.0.1 ${following}`]
     const command = [
-      ...[BINARY, '--port', String(port), '--bind', '127.0.0.1', '--dir', own, '--save', ''],
+      ...[BINARY, '--bind', '127.0.0.1', '--dir', own, '--save', '', ...portArguments(port, secured)],
       ...['--appendonly', 'yes', '--appendfsync', 'everysec', '--repl-diskless-sync-delay', '0'],
       ...['--repl-ping-replica-period', '1', '--loglevel', 'warning', ...extra, ...follow],
     ]
-    return launched(new Launched(port, own, command), started)
+    return launched(new Launched(port, own, command, secured), started)
   }
   const first = await serve('server-0')
   const servers = [first]
@@ -87,12 +122,19 @@ export async function startReplicatedRedis(options: ReplicatedOptions = {}): Pro
   await following(first, replicas)
   const sentinels: TestServer[] = []
   for (let i = 0; i < sentinelCount; i++) {
-    sentinels.push(await launchSentinel(join(folder, `sentinel-${i}`), first.port, downAfterMs, started))
+    const own = join(folder, `sentinel-${i}`)
+    sentinels.push(await launchSentinel(own, first.port, downAfterMs, started, secured))
   }
   await Promise.all(sentinels.map((each) => untilWatching(each, replicas, sentinelCount - 1)))
   const hosts = sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')
+  const [scheme, user, query] =
+    secured === undefined
+      ? ['redis', '', '']
+      : ['rediss', `:${secured.password}@`, `?sentinelPassword=${secured.password}`]
   const url =
-    sentinelCount === 0 ? `redis://127.0.0.1:${first.port}` : `redis+sentinel://${hosts}/${PRIMARY_NAME}`
+    sentinelCount === 0
+      ? `${scheme}://${user}127.0.0.1:${first.port}`
+      : `${scheme}+sentinel://${user}${hosts}/${PRIMARY_NAME}${query}`
   const links = new RedisLinks({
     address: { url },
     telemetry: options.telemetry ?? SILENT_TELEMETRY,
@@ -122,19 +164,30 @@ export async function startReplicatedRedis(options: ReplicatedOptions = {}): Pro
     untilFollowing: async (count) => following(await primary(), count),
     [Symbol.asyncDispose]: async () => {
       links.closeAll()
-      await Promise.all(started.map((each) => each.kill()))
-      await rm(folder, { recursive: true, force: true })
+      await end()
     },
   }
 }
 
+function portArguments(port: number, secured: Secured | undefined): string[] {
+  if (secured === undefined) return ['--port', String(port)]
+  const { certificate, key, password } = secured
+  return [
+    ...['--port', '0', '--tls-port', String(port), '--tls-replication', 'yes', '--tls-auth-clients', 'no'],
+    ...['--tls-cert-file', certificate, '--tls-key-file', key, '--tls-ca-cert-file', certificate],
+    ...['--requirepass', password, '--masterauth', password],
+  ]
+}
+
 class Launched implements TestServer {
+  readonly secured: Secured | undefined
   readonly port: number
   readonly folder: string
   readonly #command: readonly string[]
   #child: Bun.Subprocess<'ignore', 'ignore', 'ignore'>
 
-  constructor(port: number, folder: string, command: readonly string[]) {
+  constructor(port: number, folder: string, command: readonly string[], secured: Secured | undefined) {
+    this.secured = secured
     this.port = port
     this.folder = folder
     this.#command = command
@@ -180,6 +233,7 @@ async function launchSentinel(
   primaryPort: number,
   downAfterMs: number,
   started: Launched[],
+  secured: Secured | undefined,
 ): Promise<TestServer> {
   const port = freePort()
   await mkdir(folder)
@@ -187,7 +241,7 @@ async function launchSentinel(
   await Bun.write(
     file,
     [
-      `port ${port}`,
+      ...(secured === undefined ? [`port ${port}`] : securedSentinel(port, secured)),
       'bind 127.0.0.1',
       `dir ${folder}`,
       `logfile ${join(folder, LOG)}`,
@@ -195,10 +249,19 @@ async function launchSentinel(
       `sentinel down-after-milliseconds ${PRIMARY_NAME} ${downAfterMs}`,
       `sentinel failover-timeout ${PRIMARY_NAME} 5000`,
       `sentinel parallel-syncs ${PRIMARY_NAME} 4`,
+      ...(secured === undefined ? [] : [`sentinel auth-pass ${PRIMARY_NAME} ${secured.password}`]),
       '',
     ].join('\n'),
   )
-  return launched(new Launched(port, folder, [BINARY, file, '--sentinel']), started)
+  return launched(new Launched(port, folder, [BINARY, file, '--sentinel'], secured), started)
+}
+
+function securedSentinel(port: number, { certificate, key, password }: Secured): string[] {
+  return [
+    ...['port 0', `tls-port ${port}`, 'tls-replication yes', 'tls-auth-clients no'],
+    ...[`tls-cert-file ${certificate}`, `tls-key-file ${key}`, `tls-ca-cert-file ${certificate}`],
+    ...[`requirepass ${password}`, `sentinel sentinel-pass ${password}`],
+  ]
 }
 
 /** A Sentinel that knows all replicas and all other Sentinels can take part in a failover. */
@@ -223,9 +286,13 @@ async function following(primary: TestServer, count: number): Promise<void> {
 }
 
 async function ask(server: TestServer, ...command: readonly string[]): Promise<unknown> {
+  const { secured } = server
   const client = new Redis({
     host: '127.0.0.1',
     port: server.port,
+    ...(secured === undefined
+      ? {}
+      : { tls: { ca: await Bun.file(secured.certificate).text() }, password: secured.password }),
     protocol: 2,
     enableReadyCheck: false,
     connectTimeout: 1000,

@@ -4,7 +4,7 @@
 -- An ordered partition has one group too, named by its epoch, and keeps ready commands among the others.
 -- ARGV: 1 group, 2 token
 -- Returns: {state, detail, last event id}; states: scheduled, retrying, accepted, processing, done, dead, cancelled,
---          expired (the record is no longer kept), unknown (never issued), lost; detail is the record after its letter
+--          expired (the record is no longer kept), lost; detail is the record after its letter
 local token = ARGV[2]
 local record = redis.call('HGET', KEYS[3], token) or ''
 local letter, detail = string.sub(record, 1, 1), string.sub(record, 2)
@@ -61,8 +61,7 @@ elseif letter == 'R' then
   if state == 'done' then state = 'lost' end
 elseif string.sub(token, 1, 1) == 'x' then
   local number = tonumber(string.sub(token, 2))
-  if number > tonumber(redis.call('GET', KEYS[5]) or '0') then state = 'unknown'
-  elseif number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
+  if number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
   else state = 'lost' end
 else
   local id = string.sub(token, 2)

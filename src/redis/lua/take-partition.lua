@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- Takes the lease of an ordered partition, if it is still as the taker saw it, and fences whoever had it: a group of the
 -- next epoch gets the position and all pending entries of the old one, which is destroyed. The old owner's reads then fail,
--- and its acknowledgements count for nothing. Epochs never come back: the first one is the server's time in seconds.
+-- and its acknowledgements count for nothing. Epochs never come back, not even when
+-- a crash of the server forgets a take: each is the server's time in ms, or one more than the last.
 -- KEYS: 1 commands, 2 lease, 3 beats (of the stream's members), 4 floors, 5 records, 6 recordTimes
 -- ARGV: 1 me, 2 owner seen ('' none), 3 epoch seen ('' none), 4 beat of that owner seen ('' none)
 -- Returns: false when the lease or the beat is another; else {epoch, state, server time, whose suspects are to be charged or
@@ -37,7 +38,7 @@ if not old then
   last = floor and before(floor) or '0'
 end
 local next = math.max(tonumber(epoch) or 0, tonumber(string.sub(old or 'o0', 2)))
-next = next == 0 and tonumber(time[1]) or next + 1
+next = math.max(next + 1, now)
 local group = 'o' .. int(next)
 call('XGROUP', 'CREATE', KEYS[1], group, last, 'MKSTREAM')
 
