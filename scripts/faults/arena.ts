@@ -61,6 +61,8 @@ export interface ProduceOptions {
   /** Default: all rows over the seconds of the scenario. */
   readonly ratePerSecond?: number
   readonly requestsMax?: number
+  /** Keeps step with the planned strikes, so that all of them fall under load. */
+  readonly underStrikes?: boolean
 }
 
 /** Everything that was counted. */
@@ -76,6 +78,9 @@ export interface Account {
 
 const IN_FLIGHT_MAX = 500
 const DAY_MS = 86_400_000
+/** How far the load may run ahead of the strikes, as a part of it. */
+const AHEAD_SHARE = 0.05
+const PACE_LOOK_MS = 20
 const POST_LIMIT_MS = 15_000
 const QUIET_LOOK_MS = 100
 const QUIET_LIMIT_MS = 120_000
@@ -259,12 +264,17 @@ export class Arena {
 
   /** Posts rows until every one of them is accepted. */
   async produce(options: ProduceOptions = {}): Promise<void> {
-    const { from = 0, to = this.workload.rows, requestsMax = 6 } = options
+    const { from = 0, to = this.workload.rows, requestsMax = 6, underStrikes = false } = options
+    const { striker, signal } = this
+    const paced = async (row: number): Promise<void> => {
+      while (underStrikes && !signal.aborted && row / to > striker.progress + AHEAD_SHARE)
+        await Bun.sleep(PACE_LOOK_MS)
+    }
     const producer = new Producer({
       baseUrl: this.#apiUrl,
       ledger: this.ledger,
       runId: this.name,
-      bodies: this.workload.bodies(this.ledger, from, to),
+      bodies: this.workload.bodies(this.ledger, { from, to, paced }),
       requestsMax,
       ratePerSecond: options.ratePerSecond ?? Math.max(1, (to - from) / this.size.seconds),
       signal: this.signal,

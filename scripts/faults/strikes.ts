@@ -77,6 +77,8 @@ export class Striker {
   workerKills = 0
   pauses = 0
   redisKills = 0
+  /** How much of the plan is carried out, from 0 to 1. */
+  progress = 0
 
   constructor(options: StrikerOptions) {
     this.#options = options
@@ -92,7 +94,9 @@ export class Striker {
         await Bun.sleep(Math.min(LOOK_MS, Math.max(1, strike.atMs - (performance.now() - startMs))))
       }
       await this.#carryOut(strike)
+      this.progress += 1 / plan.length
     }
+    this.progress = 1
     await this.recovered()
   }
 

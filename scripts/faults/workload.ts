@@ -42,14 +42,22 @@ export class Workload {
     return `"type":"${this.typeOf(row)}","payload":${payload}`
   }
 
-  /** Rows `from` to before `to` that the ledger has no id for. */
-  async *bodies(ledger: Ledger, from: number, to: number): AsyncGenerator<Body> {
+  /** Rows `from` to before `to` that the ledger has no id for; `paced` is awaited with the row that comes next. */
+  async *bodies(
+    ledger: Ledger,
+    {
+      from,
+      to,
+      paced,
+    }: { readonly from: number; readonly to: number; readonly paced: (row: number) => Promise<void> },
+  ): AsyncGenerator<Body> {
     const members = (row: number): string => this.members(row)
     let open: number[] = []
     for (let row = from; row < to; row++) {
       if (ledger.isAccepted(row)) continue
       open.push(row)
       if (open.length < this.bodyRows) continue
+      await paced(row)
       yield { rows: open, members }
       open = []
     }

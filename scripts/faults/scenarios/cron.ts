@@ -45,7 +45,7 @@ export const cron: Scenario = {
       const process = await arena.fleet.start('schedule', { environment })
       environments.set(process.name, environment)
     }
-    for (const aheadMs of SCHEDULERS_MS) await start(aheadMs)
+    await Promise.all(SCHEDULERS_MS.map(start))
     const { seconds } = arena.size
     const steps = async (): Promise<void> => {
       await Bun.sleep(seconds * 1000 * FORWARD_AT)

@@ -14,7 +14,7 @@ export const kills: Scenario = {
     const { commands, workerKills } = arena.size
     const workload = new Workload({ rows: commands, keys: 1000, bodyRows: 250, typeOf: mixedType })
     await arena.open({ workload, workers: 4, inFlightMax: IN_FLIGHT_MAX })
-    await Promise.all([arena.produce(), arena.strike()])
+    await Promise.all([arena.produce({ underStrikes: true }), arena.strike()])
     await arena.quiet()
     const account = await arena.count({ sweep: true })
     const { striker, fleet } = arena

@@ -29,7 +29,7 @@ export const ordered: Scenario = {
     await arena.open({ workload, workers: 1, app: 'turns', streams: ['turns'] })
     const watch = new LeaseWatch(arena.probe, arena.places)
     watch.start()
-    await Promise.all([arena.produce(), arena.guard(scaleUnderFire(arena))])
+    await Promise.all([arena.produce({ underStrikes: true }), arena.guard(scaleUnderFire(arena))])
     await arena.quiet()
     // A partition without any work is taken over like any other, but nothing waits for it.
     const areOwned = (): boolean => watch.ownedAgainMs(arena.striker.casualties).every(Number.isFinite)

@@ -18,7 +18,7 @@ async function underFire(arena: Arena, durability: 'fsync' | 'everysec'): Promis
     ...{ rows: arena.size.commands, keys: 1000, bodyRows: 250, typeOf: mixedType },
   })
   await arena.open({ workload, workers: 4, durability })
-  await Promise.all([arena.produce(), arena.strike()])
+  await Promise.all([arena.produce({ underStrikes: true }), arena.strike()])
   await arena.quiet()
 }
 

@@ -26,7 +26,7 @@ export const replies: Scenario = {
   name: 'replies',
   promise:
     'replies to append, read, settle, relay and view commits lost, half-open readers: one entry and one effect each',
-  full: { commands: 150_000, seconds: 60, workerKills: 0, pauses: 0, redisKills: 0, rounds: 0 },
+  full: { commands: 75_000, seconds: 60, workerKills: 0, pauses: 0, redisKills: 0, rounds: 0 },
   async run(arena) {
     const workload = new Workload({ rows: arena.size.commands, keys: 1000, bodyRows: 50, typeOf: mixedType })
     const random = arena.random.fork('losses')
