@@ -129,6 +129,15 @@ describe('order', () => {
   })
 })
 
+test('a command that ended as a dead letter holds up nobody', () => {
+  const workload = new Workload({ rows: 2, keys: 1, bodyRows: 2, typeOf: () => 'step' })
+  const ledger = new Ledger(join(folder, 'ledger-of-the-dead'), 2, BASE_MS)
+  ledger.accept([0, 1], [`turns.0.e${BASE_MS}-1`, `turns.0.e${BASE_MS}-2`])
+  const own = journal('work-1', [{ row: 1, monotonicMs: 5 }])
+  expect(checkOrder(own, ledger, workload)).toMatchObject({ violations: 1, pairs: 1 })
+  expect(checkOrder(own, ledger, workload, new Set([0]))).toMatchObject({ violations: 0, pairs: 0 })
+})
+
 describe('the proxy tells requests apart', () => {
   const frame = (words: readonly string[]): Buffer =>
     Buffer.from(

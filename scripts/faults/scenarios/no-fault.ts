@@ -12,7 +12,7 @@ export const noFault: Scenario = {
     const { commands } = arena.size
     const workload = new Workload({ rows: commands, keys: 1000, bodyRows: 50, typeOf: mixedType })
     await arena.open({ workload, workers: 3 })
-    await arena.produce()
+    await arena.produce({ requestsMax: 12 })
     await arena.quiet()
     const account = await arena.count({ sweep: true })
     judge(arena, account, { duplicateCallsMax: 0 })
