@@ -182,6 +182,28 @@ describe('idempotency', () => {
     expect(await totalOf('orders', 4)).toBe(before)
   })
 
+  test('a key whose command could not be stored is still unused', async () => {
+    await using bus = await startBus()
+    const partition = partitionOf('unstored', 4)
+    const { commands } = partitionKeys('orders', partition)
+    const kept = `${commands}:kept`
+    const isThere = await link.use('EXISTS', (client) => client.exists(commands))
+    if (isThere === 1) await link.use('RENAME', (client) => client.rename(commands, kept))
+    await link.use('SET', (client) => client.set(commands, 'no stream'))
+    const send = () => bus.submit('order.place', { orderId: 'unstored' }, { idempotencyKey: 'k-unstored' })
+    try {
+      expect(await codeOf(send())).toBe('redis.unknown')
+    } finally {
+      await link.use('DEL', (client) => client.del(commands))
+      if (isThere === 1) await link.use('RENAME', (client) => client.rename(kept, commands))
+    }
+    const before = await lengthOf('orders', partition)
+    const { deduplicated, id } = await send()
+    expect(deduplicated).toBe(false)
+    expect(await lengthOf('orders', partition)).toBe(before + 1)
+    expect((await send()).id).toBe(id)
+  })
+
   test('a key is known in the next window, and forgotten after two', async () => {
     const windowMs = 1500
     await using bus = await startBus({ idempotencyWindowMs: windowMs })

@@ -153,6 +153,31 @@ test('two projectors at once, answers lost and commits that arrive late: every e
   expect(sorted(totals)).toEqual(sorted(expected))
 })
 
+test('a commit whose answer is lost counts once, also when it was the first', async () => {
+  const projection = balances()
+  const world = await World.create(redis, { projections: [projection] })
+  const telemetry = new RecordedTelemetry()
+  const link = new FlakyLink(redis.links.options, 1, [])
+  await link.whenReady(5000)
+  link.loseNextAnswerOf = 'commit-views'
+  await using set = world.set({}, telemetry, { command: link })
+  await set.start()
+  await world.source.log([change('a', 1), change('b', 2), change('a', 4)])
+  await telemetry.until('service.failed')
+  await world.caughtUp(projection)
+  link.loseNextAnswerOf = 'commit-views'
+  await world.source.log([change('a', 8), change('c', 16)])
+  await telemetry.until('service.failed', (failures) => failures.length === 2)
+  await world.caughtUp(projection)
+  // Whatever is still under way is done once the next commit is.
+  await world.source.log([change('b', 32)])
+  await world.caughtUp(projection)
+  const { totals, complaints } = await judge(world)
+  link.close()
+  expect(complaints).toEqual([])
+  expect(Object.fromEntries(totals)).toEqual({ a: 13, b: 34, c: 16 })
+})
+
 test('a projector that is abandoned in the middle of a commit is replaced within two seconds', async () => {
   const projection = balances()
   const world = await World.create(redis, { projections: [projection] })

@@ -135,6 +135,35 @@ describe('a batch that throws', () => {
   })
 })
 
+test('a command that failed before runs with its like, never in a fresh batch', async () => {
+  const gate = Promise.withResolvers<void>()
+  const batches: number[][] = []
+  const handler = defineBatchHandler(
+    Add,
+    async (batch) => {
+      batches.push(batch.map(({ payload }) => payload.n))
+      if (batches.length === 2) await gate.promise
+      return batch.map(({ payload, attempt }) =>
+        payload.n === 0 && attempt === 1 ? retry('once more', { delayMs: 0 }) : done(),
+      )
+    },
+    { concurrencyMax: 1 },
+  )
+  const fleet = await testFleet(redis, [Add, handler])
+  await fleet.append(Add, [{ n: 0 }])
+  await using _worker = await fleet.worker({ promoteEveryMs: 500 })
+  await until('the first run', () => batches.length === 1)
+  await fleet.append(Add, [{ n: 1 }])
+  await until('a run that waits', () => batches.length === 2)
+  await fleet.append(Add, [{ n: 2 }, { n: 3 }])
+  // All that is left lies in this worker's hands, and waits for the one that runs.
+  await until('all to be read', async () => (await fleet.pending('sums')) === (batches[1]?.length ?? 0) + 3)
+  gate.resolve()
+  await settledAll(fleet, 4)
+  expect(batches.flat().filter((n) => n === 0)).toHaveLength(2)
+  expect(batches.filter((batch) => batch.includes(0))).toEqual([[0], [0]])
+})
+
 describe('outcomes', () => {
   test('retry runs again with the next attempt, reject dies at once', async () => {
     const seen: number[] = []

@@ -10,6 +10,8 @@ export class FlakyLink extends RedisLink {
   /** Reads that are called this wait for `release`. */
   holdBefore: string | undefined
   held = 0
+  /** The next script of this name runs, and its answer is lost. */
+  loseNextAnswerOf: ScriptName | undefined
   readonly #flaky: readonly ScriptName[]
   readonly #held = Promise.withResolvers<void>()
   #state: number
@@ -34,6 +36,11 @@ export class FlakyLink extends RedisLink {
     if (name === this.swallow) {
       this.swallowed += 1
       await this.#held.promise
+      throw lost()
+    }
+    if (name === this.loseNextAnswerOf) {
+      this.loseNextAnswerOf = undefined
+      await super.run(name, keys, args)
       throw lost()
     }
     const dice = this.#flaky.includes(name) ? this.#random() : 1
