@@ -39,6 +39,16 @@ export interface Worker {
   /** Empty while it could not be recognised, because Redis was away. */
   consumers: ReadonlySet<string>
   paused: boolean
+  /** When it was ready, when it was ended from here, and the pauses in between: ms since 1970 by the harness's monotonic clock. */
+  readonly readyAtMs: number
+  endedAtMs: number
+  readonly pauses: { readonly fromMs: number; toMs: number }[]
+}
+
+/** True when a worker ran all the time, without a pause and not fresh from its start. */
+export function ranThrough(worker: Worker, fromMs: number, toMs: number): boolean {
+  const isUp = worker.readyAtMs <= fromMs && worker.endedAtMs >= toMs
+  return isUp && worker.pauses.every((pause) => pause.toMs <= fromMs || pause.fromMs >= toMs)
 }
 
 export class Fleet {
@@ -69,6 +79,9 @@ export class Fleet {
   get journalsFolder(): string {
     return join(this.#options.folder, 'journals')
   }
+
+  /** Every worker that was ever ready. */
+  readonly history: Worker[] = []
 
   /** Workers that are up; paused ones included. */
   get workers(): Worker[] {
@@ -105,22 +118,27 @@ export class Fleet {
   /** SIGKILL, as a crash would. */
   async kill(worker: Worker): Promise<void> {
     this.#workers.delete(worker)
+    worker.endedAtMs = nowMs()
     await worker.process.kill()
   }
 
   /** SIGTERM. Answers the exit code. */
   async stop(worker: Worker, limitMs: number): Promise<number | null> {
     this.#workers.delete(worker)
+    worker.endedAtMs = nowMs()
     return await worker.process.end(limitMs)
   }
 
   pause(worker: Worker): void {
     worker.paused = true
+    worker.pauses.push({ fromMs: nowMs(), toMs: Number.POSITIVE_INFINITY })
     worker.process.signal('SIGSTOP')
   }
 
   resume(worker: Worker): void {
     worker.paused = false
+    const pause = worker.pauses.at(-1)
+    if (pause !== undefined) pause.toMs = nowMs()
     if (worker.process.alive) worker.process.signal('SIGCONT')
   }
 
@@ -185,9 +203,13 @@ export class Fleet {
     const places = await this.#places()
     const before = await this.#beating(places)
     const process = this.#spawn('work', options)
-    const worker: Worker = { process, consumers: new Set(), paused: false }
     await process.untilReady(this.#options.signal)
+    const worker: Worker = {
+      ...{ process, consumers: new Set<string>(), paused: false, pauses: [] },
+      ...{ readyAtMs: nowMs(), endedAtMs: Number.POSITIVE_INFINITY },
+    }
     this.#workers.add(worker)
+    this.history.push(worker)
     this.#watch(process, worker)
     const endMs = performance.now() + RECOGNISE_LIMIT_MS
     while (before !== undefined && worker.consumers.size === 0 && process.alive) {
@@ -221,4 +243,8 @@ export class Fleet {
       this.#failure.reject(new RunError('failed', sentence))
     })
   }
+}
+
+function nowMs(): number {
+  return performance.timeOrigin + performance.now()
 }

@@ -9,6 +9,11 @@ interface Change {
   readonly owner: string
 }
 
+export interface OwnedAgain {
+  readonly casualty: Casualty
+  readonly ms: number
+}
+
 export class LeaseWatch {
   readonly #probe: RedisProbe
   readonly #places: readonly Partition[]
@@ -36,15 +41,16 @@ export class LeaseWatch {
   }
 
   /** For each partition that a casualty owned: ms until somebody else did. */
-  ownedAgainMs(casualties: readonly Casualty[]): number[] {
-    return casualties.flatMap(({ consumers, atMs }) =>
+  ownedAgain(casualties: readonly Casualty[]): readonly OwnedAgain[] {
+    return casualties.flatMap((casualty) =>
       [...this.#changes.values()].flatMap((changes) => {
+        const { consumers, atMs } = casualty
         const before = changes.findLast((change) => change.atMs <= atMs)
         if (before === undefined || !consumers.has(before.owner)) return []
         const next = changes.find(
           (change) => change.atMs > atMs && change.owner !== '' && !consumers.has(change.owner),
         )
-        return [next === undefined ? Number.POSITIVE_INFINITY : next.atMs - atMs]
+        return [{ casualty, ms: next === undefined ? Number.POSITIVE_INFINITY : next.atMs - atMs }]
       }),
     )
   }
