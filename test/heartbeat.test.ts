@@ -33,6 +33,31 @@ test('a process that was stopped for longer than a handler may take goes on beat
   }
 }, 20_000)
 
+test('a pause in the middle of work is no fault of the event loop either', async () => {
+  await using redis = await startTestRedis()
+  const link = await redis.open()
+  const count = async () => Number((await link.client.hget(beats, CONSUMER))?.split(':')[0] ?? 0)
+  const child = Bun.spawn(['bun', FIXTURE, redis.url, 'spin'], { stdout: 'pipe', stderr: 'ignore' })
+  try {
+    const reader = child.stdout.getReader()
+    let said = ''
+    while (!said.includes('spinning')) said += Buffer.from((await reader.read()).value ?? []).toString()
+    process.kill(child.pid, 'SIGSTOP')
+    await Bun.sleep(2500)
+    const before = await count()
+    process.kill(child.pid, 'SIGCONT')
+    // The first may have been on its way when the pause came.
+    await until(
+      'more beats, or the end',
+      async () => child.signalCode !== null || (await count()) > before + 2,
+    )
+    expect(child.signalCode).toBeNull()
+  } finally {
+    child.kill('SIGKILL')
+    await child.exited
+  }
+}, 20_000)
+
 test('a process whose event loop stands still is ended', async () => {
   await using redis = await startTestRedis()
   const child = start(redis, 'block')
