@@ -37,20 +37,25 @@ test('a pause in the middle of work is no fault of the event loop either', async
   await using redis = await startTestRedis()
   const link = await redis.open()
   const count = async () => Number((await link.client.hget(beats, CONSUMER))?.split(':')[0] ?? 0)
-  const child = Bun.spawn(['bun', FIXTURE, redis.url, 'spin'], { stdout: 'pipe', stderr: 'ignore' })
+  const end = join(redis.directory, 'end')
+  const child = Bun.spawn(['bun', FIXTURE, redis.url, 'spin', end], { stdout: 'pipe', stderr: 'ignore' })
   try {
     const reader = child.stdout.getReader()
     let said = ''
     while (!said.includes('spinning')) said += Buffer.from((await reader.read()).value ?? []).toString()
+    // Long enough for the thread to have seen the last tick of the loop.
+    const first = await count()
+    await until('two beats', async () => (await count()) > first + 1)
     process.kill(child.pid, 'SIGSTOP')
     await Bun.sleep(2500)
     const before = await count()
     process.kill(child.pid, 'SIGCONT')
-    // The first may have been on its way when the pause came.
+    // It is still in the midst of it; the first beat may have been on its way when the pause came.
     await until(
       'more beats, or the end',
       async () => child.signalCode !== null || (await count()) > before + 2,
     )
+    await Bun.write(end, '')
     expect(child.signalCode).toBeNull()
   } finally {
     child.kill('SIGKILL')
