@@ -10,6 +10,7 @@ export {
   newEvent,
 } from './contracts/aggregate.ts'
 export { type CommandDefinition, type CommandOptions, defineCommand } from './contracts/command.ts'
+export type { DeadReason } from './contracts/dead-reason.ts'
 export { type ErrorCode, errorCode, MillraceError, type PayloadIssue } from './contracts/errors.ts'
 export {
   defineEvent,
@@ -29,6 +30,7 @@ export {
   type SingleHandlerOptions,
   type TraceContext,
 } from './contracts/handler.ts'
+export type { Lease, LeaseOptions } from './contracts/lease.ts'
 export type { Logger } from './contracts/logger.ts'
 export { type Done, done, type Outcome, type Reject, type Retry, reject, retry } from './contracts/outcome.ts'
 export {
@@ -46,10 +48,18 @@ export {
 } from './contracts/schedule.ts'
 export type { PayloadInput, PayloadOutput, PayloadSchema } from './contracts/schema.ts'
 export {
+  defineSingleton,
+  type SingletonContext,
+  type SingletonDefinition,
+  type SingletonOptions,
+  type SingletonRun,
+} from './contracts/singleton.ts'
+export {
   defineStream,
   type RetentionOptions,
   type StreamDefinition,
   type StreamOptions,
 } from './contracts/stream.ts'
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
+export { lease } from './host/ambient-lease.ts'
 export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'

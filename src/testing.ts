@@ -154,6 +154,7 @@ function scopeOf(command: CommandDefinition, options: RunOptions): RunScope {
     epoch: undefined,
     ids: new CommandIds(Buffer.from('millrace/testing')),
     clock: { ...SYSTEM_CLOCK, nowMs: () => nowMs },
+    serverNowMs: () => nowMs,
     partitionsOf: () => 1,
   }
 }

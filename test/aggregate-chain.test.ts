@@ -71,6 +71,7 @@ async function startWorld(): Promise<World> {
     ids: fleet.ids,
     clock: SYSTEM_CLOCK,
     epoch: undefined,
+    serverNowMs: () => SYSTEM_CLOCK.nowMs(),
     partitionsOf: () => 1,
   }
   return {

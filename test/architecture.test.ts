@@ -13,7 +13,7 @@ const floors = [
   ['policies'],
   ['redis'],
   ['runtime'],
-  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates'],
+  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases'],
   ['config', 'http', 'host', 'cli', 'index.ts', 'testing.ts'],
 ]
 

@@ -25,6 +25,7 @@ test('a reader that left events unread for the retention and a day is an alarm, 
     ...{ link, keys, stream, telemetry },
     clock: SYSTEM_CLOCK,
     trimEveryMs: 2,
+    isPressed: () => false,
   })
   await caretaker.start()
   await telemetry.until('alarm.raised')

@@ -3,10 +3,15 @@ import { expect, test } from 'bun:test'
 import fc from 'fast-check'
 import { decideAdmission, type LoadSample } from '../src/policies/admission.ts'
 
-const limits = { depthMax: 1000, memoryRatioMax: 0.85 }
-const at = (atMs: number, depth: number, memoryRatio = 0.1): LoadSample => ({ atMs, depth, memoryRatio })
+const limits = { depthMax: 1000, memoryRatioMax: 0.85, waitedMsMax: 60_000 }
+const at = (atMs: number, depth: number, memoryRatio = 0.1, waitedMs = 0): LoadSample => ({
+  atMs,
+  depth,
+  memoryRatio,
+  waitedMs,
+})
 
-test('the door closes at the limit of depth or of memory, and names it', () => {
+test('the door closes at the limit of depth, of age or of memory, and names it', () => {
   expect(decideAdmission(at(0, 999), undefined, true, limits)).toEqual({ open: true })
   expect(decideAdmission(at(0, 1000), undefined, true, limits)).toMatchObject({
     open: false,
@@ -16,6 +21,11 @@ test('the door closes at the limit of depth or of memory, and names it', () => {
   expect(decideAdmission(at(0, 0, 0.85), undefined, true, limits)).toMatchObject({
     open: false,
     reason: 'Redis uses 85 % of its memory',
+  })
+  expect(decideAdmission(at(0, 0, 0, 59_999), undefined, true, limits)).toEqual({ open: true })
+  expect(decideAdmission(at(0, 0, 0, 60_000), undefined, true, limits)).toMatchObject({
+    open: false,
+    reason: 'its oldest command waits for 60 s',
   })
 })
 

@@ -69,9 +69,9 @@ const told: readonly Mistake[] = [
     says: /MILLRACE_ALLOW_UNSAFE is "public-bnd"; use .*did you mean "public-bind"\?/,
   },
   {
-    name: 'a tier to come',
+    name: 'replicas of a server of our own',
     env: { MILLRACE_DURABILITY: 'replicated' },
-    says: /"replicated", which is not available yet/,
+    says: /"replicated", and a redis-server of our own has no replicas: name a primary .* with REDIS_URL/,
   },
   { name: 'a tier that is none', env: { MILLRACE_DURABILITY: 'fsnc' }, says: /did you mean "fsync"\?/ },
   {

@@ -73,7 +73,8 @@ test('a tick whose command can not be appended is fired later, not lost', async 
   await link.client.hset(keys.schedule('daily'), 'watermark', watermarkMs - 5000)
   await link.client.set(keys.ready, 'not a stream')
   const next = {
-    ...{ epoch, watermarkMs: watermarkMs - 5000, tickMs: watermarkMs - 4000, missedCount: 3 },
+    ...{ epoch, watermarkMs: watermarkMs - 5000, tickMs: watermarkMs - 4000 },
+    missed: { count: 3, firstMs: watermarkMs - 4900, lastMs: watermarkMs - 4700 },
     ...{ blob: Buffer.from('blob'), overlap: 'allow' as const },
   }
   expect((await rejection(fireSchedule(link, spec, next))).message).toContain('WRONGTYPE')

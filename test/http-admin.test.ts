@@ -53,7 +53,7 @@ beforeAll(async () => {
   metrics.watchWaiting(bus)
   const { app } = createAdminApp({
     ...{ command, catalogue, metrics, telemetry },
-    schedules: new Schedules({ command, catalogue, ids, clock }),
+    schedules: new Schedules({ command, catalogue, ids }),
     deadLetters: new DeadLetters({ command, catalogue, ids, clock, telemetry }),
     health: () => [{ name: 'part', health: () => ({ ready, detail: ready ? 'fine' : 'stuck' }) }],
     started: () => true,
@@ -210,6 +210,15 @@ describe('schedules', () => {
       name: 'nightly',
       paused: false,
       changed: true,
+    })
+    const keys = partitionKeys('orders', 0)
+    await command.client.hset(keys.schedule('nightly'), 'missed-ranges', '86400000-172800000*2 0-0*1')
+    expect(await json('/v1/schedules/nightly')).toMatchObject({
+      missed: [
+        { first: '1970-01-02T00:00:00.000Z', last: '1970-01-03T00:00:00.000Z', count: 2 },
+        { first: '1970-01-01T00:00:00.000Z', last: '1970-01-01T00:00:00.000Z', count: 1 },
+      ],
+      overlapped: [],
     })
     expect((await get('/v1/schedules/nightl/run', { method: 'POST' })).status).toBe(404)
     expect((await get('/v1/schedules/nightly/run')).status).toBe(405)

@@ -94,7 +94,8 @@ test('any change of the fleet ends in equal shares, with no more moves than it n
           const counts = fleet.map((member) => countOf(world, member))
           expect(counts.reduce((sum, count) => sum + count, 0)).toBe(partitions)
           expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(1)
-          expect(world.moves).toBeLessThanOrEqual(orphaned + surplus + size)
+          // Where several reach for the same one, somebody may end with one too many and hand it over.
+          expect(world.moves).toBeLessThanOrEqual(orphaned + surplus + 2 * size)
         }
       },
     ),
@@ -120,6 +121,17 @@ test('who asks for what would make things uneven gets nothing', () => {
     wanted: partition === 0 ? 'b' : '',
   }))
   expect(planLeases('a', ['a', 'b'], views, new Set()).handOver).toEqual([])
+})
+
+test('what was asked for, and will not be granted any more, may be asked for by who has nothing', () => {
+  const views = ['a', 'a', 'c', 'd'].map((owner, partition) => ({
+    ...{ partition, owner, vacantLooks: 0 },
+    // Both asked while they had nothing, and have got one elsewhere since.
+    wanted: partition === 0 ? 'c' : partition === 1 ? 'd' : '',
+  }))
+  const { ask } = planLeases('e', ['a', 'c', 'd', 'e'], views, new Set())
+  expect(ask).toHaveLength(1)
+  expect([0, 1]).toContain(ask[0] ?? -1)
 })
 
 test('commands of a key come one after another, in the order of their entry ids', () => {

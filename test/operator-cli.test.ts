@@ -107,9 +107,27 @@ describe('send, status, view', () => {
     expect(await data('status', later.id)).toMatch(/^dueAt +20/m)
   })
 
+  test('a deadline: what has passed it is dead as expired, and listed as that', async () => {
+    const at = new Date(Date.now() - 60_000).toISOString()
+    const id = await data('send', 'note.write', payload('late'), '--expires-at', at)
+    await until('it to expire', async () => (await data('status', id)).includes('dead'))
+    expect(JSON.parse(await data('status', id, '--json'))).toMatchObject({
+      status: 'dead',
+      reason: 'expired',
+      problem: { type: '/problems/command-expired' },
+    })
+    expect(await data('dlq', 'ls', '--reason', 'expired')).toContain(id)
+    expect(await data('dlq', 'ls', '--reason', 'crashed')).not.toContain(id)
+    await run(['dlq', 'purge', id, '--yes'])
+    const kept = await data('send', 'note.write', payload('kept'), '--expires-in-ms', '60000')
+    await until('it to be done', async () => (await data('status', kept)).includes('done'))
+  })
+
   test.each([
     [2, ['send', 'note.write', '{"author":'], 'not JSON'],
     [2, ['send', 'note.write', '{}', '--delay', 'soon'], 'delayMs'],
+    [2, ['send', 'note.write', '{}', '--expires-in-ms', '0'], 'expiresInMs'],
+    [2, ['dlq', 'ls', '--reason', 'bored'], 'is one of rejected, failed, crashed, expired'],
     [2, ['status', 'whatever'], 'not a command id'],
     [2, ['send'], "missing required argument 'type'"],
     [2, ['view', 'notes', '--after', 'x'], '--after needs a key'],

@@ -1,164 +1,175 @@
-/** An ordered partition that changes hands: who is charged for a crash, what a retry still knows, what a leaving owner finishes. */
-import { afterEach, beforeEach, expect, test } from 'bun:test'
+/** How partitions change hands between living workers: nothing is held longer than what runs in it, and nothing starts late. */
+import { expect, test } from 'bun:test'
 import { z } from 'zod'
-import { defineBatchHandler, defineCommand, defineHandler, defineStream, done } from '../src/index.ts'
-import { readNew } from '../src/redis/consumer-group.ts'
-import { packPayload } from '../src/redis/entry-codec.ts'
+import { defineCommand, defineHandler, defineStream, done } from '../src/index.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
-import { leasedMembership, type Membership } from '../src/redis/membership.ts'
-import { membersKey, readHeld, sampleLeases, takePartition } from '../src/redis/partition-lease.ts'
-import { settle } from '../src/redis/settlements.ts'
-import { type TestFleet, testFleet } from './support/fleet.ts'
-import { startTestRedis, type TestRedis } from './support/redis-server.ts'
+import { sampleLeases } from '../src/redis/partition-lease.ts'
+import type { CommandRun } from '../src/runtime/command-run.ts'
+import { testFleet } from './support/fleet.ts'
+import { heartbeatThrough } from './support/heartbeat-proxy.ts'
+import { startTestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
 
-const line = defineStream({ name: 'line', ordering: 'key', parkedMax: 100 })
-const Put = defineCommand({
-  type: 'line.put',
-  payload: z.object({ key: z.string(), n: z.number() }),
-  stream: line,
-  key: ({ key }) => key,
-})
-const keys = partitionKeys('line', 0, 'key')
+const pair = defineStream({ name: 'pair', partitions: 4, ordering: 'key' })
+const payload = z.object({ key: z.string() })
+const Go = defineCommand({ type: 'pair.go', payload, stream: pair, key: ({ key }) => key })
+const KEYS = Array.from({ length: 4 }, (_, partition) => partitionKeys('pair', partition, 'key'))
+const NAMES = Array.from({ length: 40 }, (_, i) => ({ key: `k${i}` }))
 
 interface Call {
-  readonly name: string
-  readonly attempt: number
-  readonly atMs: number
+  readonly partition: number
+  readonly epoch: number
 }
 
-let redis: TestRedis
-let calls: Call[]
-beforeEach(async () => {
-  redis = await startTestRedis()
-  calls = []
-})
-afterEach(() => redis[Symbol.asyncDispose]())
-
-const handle = defineBatchHandler(Put, (batch) =>
-  batch.map(({ payload, attempt }) => {
-    calls.push({ name: `${payload.key}${payload.n}`, attempt, atMs: Date.now() })
-    return done()
-  }),
-)
-
-/** Commands in the hands of an owner that never beats again; answers their tokens, by name. */
-async function heldByDeadOwner(
-  fleet: TestFleet,
-  payloads: readonly { key: string; n: number }[],
-): Promise<{ tokens: Map<string, string>; membership: Membership }> {
-  const nobody = { partition: 0, owner: '', epoch: '', wanted: '', beat: '' }
-  const taken = await takePartition(fleet.link, keys, membersKey([keys]), 'dead', nobody)
-  const membership = leasedMembership(keys, 'dead', taken?.epoch ?? 0)
-  const appended = await fleet.append(Put, payloads)
-  const read = await readNew(await redis.open('reader'), membership, payloads.length, 100)
-  expect(read).toHaveLength(payloads.length)
-  return {
-    tokens: new Map(appended.map(({ token }, i) => [`${payloads[i]?.key}${payloads[i]?.n}`, token])),
-    membership,
-  }
-}
-
-async function pending(fleet: TestFleet): Promise<number> {
-  const groups = (await fleet.link.client.xinfo('GROUPS', keys.commands)) as unknown[][]
-  return groups.reduce((sum, group) => sum + Number(group[group.indexOf('pending') + 1]), 0)
-}
-
-test('the first of each key is suspect; one that was marked for the third time is dead, and its key goes on', async () => {
-  const fleet = await testFleet(redis, [line, Put, handle])
-  const { tokens } = await heldByDeadOwner(fleet, [
-    { key: 'a', n: 0 },
-    { key: 'a', n: 1 },
-    { key: 'b', n: 0 },
-  ])
-  const crasher = tokens.get('a0') ?? ''
-  await fleet.link.client.hset(keys.crashes, crasher, '2')
-  await fleet.link.client.sadd(keys.running('dead'), crasher)
-  await using _worker = await fleet.worker()
-  await until('all to end', async () => calls.length >= 2 && (await pending(fleet)) === 0)
-  expect(calls.map(({ name }) => name).sort()).toEqual(['a1', 'b0'])
-  expect(calls.every(({ attempt }) => attempt === 1)).toBe(true)
-  expect((await fleet.deadLetters('line')).map(({ token }) => token)).toEqual([crasher])
-  expect(fleet.telemetry.of('entries.redelivered').map(({ count }) => count)).toEqual([2])
-  expect(await fleet.link.client.exists(keys.crashes, keys.running('dead'))).toBe(0)
-})
-
-test('a retry that waited under the dead owner keeps its attempt, its time and its place, uncharged', async () => {
-  const fleet = await testFleet(redis, [line, Put, handle])
-  const { tokens, membership } = await heldByDeadOwner(fleet, [
-    { key: 'a', n: 0 },
-    { key: 'a', n: 1 },
-  ])
-  const token = tokens.get('a0') ?? ''
-  const ref = { source: 'commands', entryId: token.slice(1), token, level: 0, turn: 0 } as const
-  const failures = [{ attempt: 1, atMs: 1, error: 'not yet' }]
-  const trail = packPayload({ attempts: 1, level: 0, redrives: 0, failures })
-  const record = packPayload({ attempts: 1, error: 'not yet', atMs: 1 })
-  const hold = { ref, move: 'hold', delayMs: 2500, blob: trail, record } as const
-  await settle(fleet.link, membership, { plain: [], successes: [], failures: [hold] })
-  const held = (await readHeld(fleet.link, keys)).get(ref.entryId)
-  await using _worker = await fleet.worker()
-  await until('both to end', async () => calls.length === 2 && (await pending(fleet)) === 0)
-  expect(calls.map(({ name, attempt }) => `${name} attempt ${attempt}`)).toEqual([
-    'a0 attempt 2',
-    'a1 attempt 1',
-  ])
-  expect(calls[0]?.atMs).toBeGreaterThanOrEqual(held?.dueMs ?? Number.POSITIVE_INFINITY)
-  expect(fleet.telemetry.of('entries.redelivered')).toEqual([])
-  expect(await fleet.link.client.exists(keys.held, keys.crashes)).toBe(0)
-})
-
-test('a pending entry whose body is gone when the partition changes hands is an alarm and a lost command', async () => {
-  const fleet = await testFleet(redis, [line, Put, handle])
-  const payloads = [
-    { key: 'a', n: 0 },
-    { key: 'a', n: 1 },
-  ]
-  const { tokens } = await heldByDeadOwner(fleet, payloads)
-  const token = tokens.get('a0') ?? ''
-  await fleet.link.client.xdel(keys.commands, token.slice(1))
-  await using _worker = await fleet.worker()
-  await until('the other to run', async () => calls.length === 1 && (await pending(fleet)) === 0)
-  expect(calls.map(({ name }) => name)).toEqual(['a1'])
-  expect(fleet.telemetry.of('alarm.raised').map(({ alarm }) => alarm)).toEqual(['entries-lost'])
-  expect((await fleet.status({ stream: 'line', partition: 0, token })).state).toBe('lost')
-})
-
-test('a partition that is asked for changes hands only when what runs in it has ended', async () => {
-  const pair = defineStream({ name: 'pair', ordering: 'key', partitions: 2 })
-  const payload = z.object({ key: z.string() })
-  const Hold = defineCommand({ type: 'pair.hold', payload, stream: pair, key: ({ key }) => key })
+test('a command that lost a version race while its partition was given up runs under the next owner only', async () => {
+  await using redis = await startTestRedis()
   const gate = Promise.withResolvers<void>()
-  const started: string[] = []
-  const hold = defineHandler(Hold, async ({ key }) => {
-    started.push(key)
+  const calls: Call[] = []
+  let isOpen = false
+  const handle = defineHandler(Go, async (command, { partition, epoch = 0 }) => {
+    calls.push({ partition, epoch })
+    if (isOpen) return done()
     await gate.promise
+    // On a state that is not there: a lost race.
+    const key = partitionKeys('pair', partition).aggregate('none', 'x')
+    const run = command as unknown as CommandRun
+    run.appendToAggregate({ key, expectedVersion: 7, expectedToken: 'e1-1', events: [] })
     return done()
   })
-  const fleet = await testFleet(redis, [pair, Hold, hold])
-  const both = [partitionKeys('pair', 0, 'key'), partitionKeys('pair', 1, 'key')]
-  const leases = async () => (await sampleLeases(fleet.link, both)).leases
+  const fleet = await testFleet(redis, [pair, Go, handle])
+  const one = new Map((await fleet.append(Go, NAMES)).map((at) => [at.partition, at]))
+  expect(one.size).toBe(4)
   await using first = await fleet.worker()
-  const isFirst = ({ owner }: { owner: string }): boolean => owner === first.consumer
-  await until('the first to own both', async () => (await leases()).every(isFirst))
-  const names = ['a', 'b', 'c', 'd', 'e', 'f']
-  await fleet.append(
-    Hold,
-    names.map((key) => ({ key })),
+  await until('a call in each partition', () => new Set(calls.map(({ partition }) => partition)).size === 4)
+  await using _second = await fleet.worker()
+  const leases = async () => (await sampleLeases(fleet.link, KEYS)).leases
+  await until(
+    'two to be asked for',
+    async () => (await leases()).filter(({ wanted }) => wanted !== '').length === 2,
   )
-  await until('all to run', () => started.length === names.length)
-  await using second = await fleet.worker()
-  await until('the second to ask', async () =>
-    (await leases()).some(({ wanted }) => wanted === second.consumer),
-  )
-  // Long enough for the owner to have seen it; should it not be, this test sees less.
-  await Bun.sleep(1000)
-  const held = (await leases()).every(isFirst)
+  const asked = (await leases()).filter(({ wanted }) => wanted !== '')
+  expect(asked.every(({ owner }) => owner === first.consumer)).toBe(true)
+  await until('the owner to read only what it keeps', async () => {
+    const clients = (await fleet.link.client.client('LIST')) as string
+    return clients.split('\n').filter((line) => / flags=\w*b/.test(line)).length === 2
+  })
+  const before = calls.length
+  isOpen = true
   gate.resolve()
-  expect(held).toBe(true)
-  await until('the second to own one', async () =>
-    (await leases()).some(({ owner }) => owner === second.consumer),
+  await fleet.telemetry.until('partition.released', (all) => all.length === 2)
+  await until('all to be done', async () => {
+    const states = await Promise.all([...one.values()].map(async (at) => (await fleet.status(at)).state))
+    return states.every((state) => state === 'done')
+  })
+  const late = calls
+    .slice(before)
+    .filter((call) =>
+      asked.some((lease) => lease.partition === call.partition && Number(lease.epoch) === call.epoch),
+    )
+  expect(late).toEqual([])
+}, 60_000)
+
+test('a leaving worker gives back at once what nothing runs in, however long something else runs', async () => {
+  await using redis = await startTestRedis()
+  const gate = Promise.withResolvers<void>()
+  const ran: string[] = []
+  const handle = defineHandler(Go, async ({ key }) => {
+    ran.push(key)
+    if (key === 'slow') await gate.promise
+    return done()
+  })
+  const fleet = await testFleet(redis, [pair, Go, handle])
+  const first = await fleet.worker({ drainLimitMs: 20_000 })
+  const owners = async () => (await sampleLeases(fleet.link, KEYS)).leases.map(({ owner }) => owner)
+  await until('one to own all', async () => (await owners()).every((owner) => owner === first.consumer))
+  await fleet.append(Go, [{ key: 'slow' }])
+  await until('the slow one', () => ran.length === 1)
+  await using second = await fleet.worker()
+  const stopping = first.stop()
+  const startedMs = performance.now()
+  await until(
+    'the others to be owned again',
+    async () => (await owners()).filter((owner) => owner === second.consumer).length === 3,
+    10_000,
   )
-  expect(started.sort()).toEqual(names)
-  expect(fleet.telemetry.of('settlements.refused')).toEqual([])
+  const tookMs = performance.now() - startedMs
+  expect((await owners()).filter((owner) => owner === first.consumer)).toHaveLength(1)
+  gate.resolve()
+  await stopping
+  expect(tookMs).toBeLessThan(3000)
+  await until('the last one too', async () => (await owners()).every((owner) => owner === second.consumer))
+  expect(ran).toEqual(['slow'])
+}, 60_000)
+
+test('a command that its owner did not know runs as soon as the partition belongs to one that knows it', async () => {
+  await using redis = await startTestRedis()
+  const New = defineCommand({ type: 'pair.new', payload, stream: pair, key: ({ key }) => key })
+  const ran: number[] = []
+  const go = defineHandler(Go, () => done())
+  const handleNew = defineHandler(New, () => {
+    ran.push(performance.now())
+    return done()
+  })
+  const older = await testFleet(redis, [pair, Go, go])
+  const newer = await testFleet(redis, [pair, Go, New, go, handleNew])
+  const old = await older.worker()
+  await newer.append(New, [{ key: 'a' }])
+  // Waits grow to more than two seconds.
+  await older.telemetry.until('command.deferred', (all) => all.length >= 4)
+  const sinceMs = performance.now()
+  await using _new = await newer.worker()
+  await old.stop()
+  await until('the new one to run it', () => ran.length === 1)
+  expect((ran[0] ?? 0) - sinceMs).toBeLessThan(2000)
+}, 60_000)
+
+test('a worker stays ready while it takes over partitions with much in them', async () => {
+  await using redis = await startTestRedis()
+  const handle = defineHandler(Go, () => done())
+  const fleet = await testFleet(redis, [pair, Go, handle])
+  await using worker = await fleet.worker()
+  const reports: string[] = []
+  let isWatching = true
+  const watch = (async () => {
+    while (isWatching) {
+      const { ready, detail } = worker.health()
+      if (!ready) reports.push(detail)
+      await Bun.sleep(0)
+    }
+  })()
+  await fleet.telemetry.until('partition.taken', (all) => all.length === 4)
+  await fleet.append(Go, NAMES)
+  await until('all to be read', () => {
+    const read = fleet.telemetry.of('entries.read').reduce((sum, { count }) => sum + count, 0)
+    return read === NAMES.length
+  })
+  isWatching = false
+  await watch
+  expect(reports).toEqual([])
 })
+
+test('a worker whose heartbeat connection goes silent dials again, and goes on', async () => {
+  await using redis = await startTestRedis()
+  await using proxied = await heartbeatThrough(redis)
+  let ran = 0
+  const handle = defineHandler(Go, () => {
+    ran += 1
+    return done()
+  })
+  const fleet = await testFleet(proxied.redis, [pair, Go, handle])
+  await using worker = await fleet.worker()
+  const sample = async () => await sampleLeases(fleet.link, KEYS)
+  await until('the worker to own all', async () =>
+    (await sample()).leases.every(({ owner }) => owner === worker.consumer),
+  )
+  proxied.silence()
+  const last = (await sample()).beats.get(worker.consumer)
+  await until('the beat to stand still', async () => {
+    await Bun.sleep(400)
+    return (await sample()).beats.get(worker.consumer) === last
+  })
+  await until('another beat', async () => (await sample()).beats.get(worker.consumer) !== last)
+  await fleet.append(Go, NAMES)
+  await until('all to be handled', () => ran === NAMES.length)
+  expect(worker.health().ready).toBe(true)
+}, 60_000)

@@ -98,6 +98,7 @@ test('an entry leaves the outbox only after its target has answered', async () =
   await fill(chain(3))
   const telemetry = new RecordedTelemetry()
   await using relay = new OutboxRelay({
+    confirmed: undefined,
     ...{ link: flaky, keys: source, clock: SYSTEM_CLOCK, telemetry, pauseMaxMs: 20 },
   })
   await relay.start()
@@ -115,6 +116,7 @@ test('what a gap keeps from its target stays in the outbox, with an alarm', asyn
   await fill(chain(3).slice(1))
   const telemetry = new RecordedTelemetry()
   await using relay = new OutboxRelay({
+    confirmed: undefined,
     ...{ link, keys: source, clock: SYSTEM_CLOCK, telemetry, pauseMaxMs: 5 },
   })
   await relay.start()

@@ -80,7 +80,7 @@ test('an owner whose heartbeat moved since it was judged keeps the partition', a
   await beat('first', '2:1')
   expect(await take('second', seen)).toBeUndefined()
   expect(await look()).toMatchObject({ owner: 'first', epoch: String(epoch) })
-  expect((await take('second', await look()))?.epoch).toBe(epoch + 1)
+  expect((await take('second', await look()))?.epoch ?? 0).toBeGreaterThan(epoch)
 })
 
 test('a lease that was given back is free for whoever saw it, and can not be given back twice', async () => {

@@ -124,6 +124,43 @@ test('the crash level of a command goes also when a worker thought dead settled 
   expect(await fleet.link.client.hlen(keys.crashes)).toBe(0)
 })
 
+test('the crash level of a command goes with whoever ends it, also when its heir is never heard of again', async () => {
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [Do])
+  await ensureGroup(fleet.link, keys)
+  const appended = await fleet.append(Do, numbers(4))
+  await readNew(await redis.open('reader'), sharedMembership(keys, 'paused'), 4, 100)
+  const from = { consumer: 'paused', beat: '' }
+  expect((await takeOver(fleet.link, keys, from, 'heir', 10))?.entries).toHaveLength(4)
+  expect(await fleet.link.client.hlen(keys.crashes)).toBe(4)
+  const [plain, other, eventful, failed] = appended.map(
+    ({ token }) => ({ source: 'commands', entryId: token.slice(1), token, level: 0 }) as const,
+  )
+  if (plain === undefined || other === undefined || eventful === undefined || failed === undefined) {
+    throw new Error('nothing was appended')
+  }
+  const blob = Buffer.from('x')
+  const effects = { events: [blob], followUps: [], append: undefined, record: '' } as const
+  await settle(fleet.link, sharedMembership(keys, 'paused'), {
+    plain: [plain],
+    successes: [{ ref: eventful, ...effects }],
+    failures: [],
+  })
+  const retry = { move: 'retry', delayMs: 0, blob, record: blob } as const
+  await settle(fleet.link, sharedMembership(keys, 'heir'), {
+    plain: [],
+    successes: [],
+    failures: [{ ref: failed, ...retry }],
+  })
+  // Settled by somebody else, in one request with one that was retried and keeps its level.
+  await settle(fleet.link, sharedMembership(keys, 'paused'), {
+    plain: [other, failed],
+    successes: [],
+    failures: [],
+  })
+  expect(await fleet.link.client.hkeys(keys.crashes)).toEqual([failed.token])
+})
+
 test('a request that can not be settled is split also when its first failures were an outage', async () => {
   const telemetry = new RecordedTelemetry()
   let calls = 0

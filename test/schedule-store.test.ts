@@ -1,6 +1,7 @@
 /** The scripts behind schedules against a real Redis: a model that the fire script must agree with, homes, clocks, overlap. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import fc from 'fast-check'
+import { type MissedTicks, NONE_MISSED } from '../src/policies/catch-up.ts'
 import { readStatus } from '../src/redis/command-log.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import { decodeEntry, encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
@@ -52,7 +53,7 @@ async function fire(
   over: Partial<Fire> & Pick<Fire, 'epoch' | 'watermarkMs' | 'tickMs'>,
 ): Promise<FireAnswer> {
   return await fireSchedule(link, spec, {
-    missedCount: 0,
+    missed: NONE_MISSED,
     blob: blobOf(over.tickMs),
     overlap: 'allow',
     ...over,
@@ -61,6 +62,9 @@ async function fire(
 
 const setField = (spec: ScheduleSpec, field: string, value: number): Promise<number> =>
   link.use('HSET', (client) => client.hset(spec.keys.schedule(spec.name), field, value))
+
+const missedOf = (count: number, firstMs: number): MissedTicks =>
+  count === 0 ? NONE_MISSED : { count, firstMs, lastMs: firstMs + count - 1 }
 
 async function ticksIn(at: PartitionKeys): Promise<number[]> {
   const entries = await link.use('XRANGE', (client) => client.xrangeBuffer(at.ready, '-', '+'))
@@ -186,7 +190,9 @@ describe('the model', () => {
       if (wanted === undefined || view === undefined) return
       const before = { timetable: model.timetable, watermarkMs: msOf(model.watermark) }
       const askedMs = await readServerTime(link)
-      const answer = await registerSchedule(link, { ...base, ...wanted })
+      let answer = await registerSchedule(link, { ...base, ...wanted })
+      if (answer.verdict === 'superseded' && model.silent)
+        answer = await registerSchedule(link, { ...base, ...wanted }, answer.beat)
       const verdict = model.register(wanted)
       expect(answer.verdict).toBe(verdict as typeof answer.verdict)
       expect(answer.paused).toBe(model.paused)
@@ -204,10 +210,8 @@ describe('the model', () => {
       const view = 'who' in next ? views[next.who] : undefined
       if (next.do === 'register') await register(next.who)
       else if (next.do === 'look' && view !== undefined) view.watermark = model.watermark
-      else if (next.do === 'silence' && model.epoch > 0) {
-        await setField(base, 'seen', baseMs)
-        model.silent = true
-      } else if (next.do === 'pause') {
+      else if (next.do === 'silence' && model.epoch > 0) model.silent = true
+      else if (next.do === 'pause') {
         expect(await setSchedulePaused(link, base.name, base.keys, true)).toBe(!model.paused)
         model.paused = true
       } else if (next.do === 'resume') {
@@ -238,7 +242,7 @@ describe('the model', () => {
           epoch: view.epoch,
           watermarkMs: msOf(expected),
           tickMs: msOf(tick),
-          missedCount,
+          missed: missedOf(missedCount, msOf(expected + 1)),
           ...(leaveOut ? { blob: undefined } : {}),
         })
         const verdict = model.fire(view.modelEpoch, expected, tick, missedCount, leaveOut)
@@ -255,6 +259,9 @@ describe('the model', () => {
       missed: model.missed,
       paused: model.paused,
     })
+    if (state.missed.length < 32) {
+      expect(state.missed.reduce((sum, { count }) => sum + count, 0)).toBe(model.missed)
+    }
     expect(state.runs.map((run) => run.tickMs)).toEqual(model.fired.slice(-10).reverse().map(msOf))
   }
 
@@ -325,8 +332,13 @@ describe('two deployments', () => {
       expect((await registerSchedule(link, a)).verdict).toBe('superseded')
       expect((await registerSchedule(link, b)).verdict).toBe('kept')
     }
-    await setField(a, 'seen', Date.now() - 16_000)
-    expect((await registerSchedule(link, a)).verdict).toBe('changed')
+    // Whatever the server's clock says of the last sign of life, only a beat that stood still counts.
+    const { beat } = await registerSchedule(link, a)
+    expect((await registerSchedule(link, b)).verdict).toBe('kept')
+    await setField(a, 'seen', 1)
+    expect((await registerSchedule(link, a, beat)).verdict).toBe('superseded')
+    const still = await registerSchedule(link, a)
+    expect((await registerSchedule(link, a, still.beat)).verdict).toBe('changed')
     expect((await registerSchedule(link, b)).verdict).toBe('superseded')
   })
 
@@ -336,7 +348,7 @@ describe('two deployments', () => {
     const b = { ...a, spec: 'B', keys: elsewhere }
     const old = await registerBack(a)
     const tickMs = old.watermarkMs + 1000
-    expect((await fire(a, { ...old, tickMs, missedCount: 4 })).verdict).toBe('fired')
+    expect((await fire(a, { ...old, tickMs, missed: missedOf(4, 1000) })).verdict).toBe('fired')
     await setSchedulePaused(link, a.name, a.keys, true)
     const moved = await registerSchedule(link, b)
     expect(moved).toMatchObject({ verdict: 'changed', watermarkMs: tickMs, paused: true })
@@ -434,6 +446,65 @@ describe('overlap forbid', () => {
     expect((await next(spec, epoch)).verdict).toBe('fired')
     await link.use('DEL', (client) => client.del(spec.keys.ready))
     expect((await next(spec, epoch)).verdict).toBe('fired')
+  })
+})
+
+describe('ticks left out', () => {
+  test('are kept as ranges, newest first: neighbours join, ticks that ran stand between, and old ranges go', async () => {
+    const spec = newSpec()
+    const { epoch, watermarkMs: startMs } = await registerBack(spec)
+    let at = 0
+    const step = async (count: number, leaveOut: boolean) => {
+      const [watermarkMs, first] = [startMs + at * 1000, startMs + (at + 1) * 1000]
+      at += leaveOut ? count : count + 1
+      const lastMs = first + (count - 1) * 1000
+      const missed = count === 0 ? NONE_MISSED : { count, firstMs: first, lastMs }
+      const over = leaveOut ? { blob: undefined } : {}
+      await fire(spec, { epoch, watermarkMs, tickMs: startMs + at * 1000, missed, ...over })
+    }
+    const ranges = async () => {
+      const { missed } = await readSchedule(link, spec.keys, spec.name)
+      return missed.map(({ count, firstMs, lastMs }) => [
+        count,
+        (firstMs - startMs) / 1000,
+        (lastMs - startMs) / 1000,
+      ])
+    }
+    await step(3, true)
+    await step(4, true)
+    expect(await ranges()).toEqual([[7, 1, 7]])
+    await step(2, false)
+    expect(await ranges()).toEqual([[9, 1, 9]])
+    await step(0, false)
+    await step(1, false)
+    expect(await ranges()).toEqual([
+      [1, 12, 12],
+      [9, 1, 9],
+    ])
+    for (let more = 0; more < 50; more++) await step(1, false)
+    const kept = await ranges()
+    expect(kept.length).toBe(32)
+    expect(kept[0]).toEqual([1, 112, 112])
+    expect(kept.at(-1)).toEqual([1, 50, 50])
+    expect((await readSchedule(link, spec.keys, spec.name)).missedCount).toBe(60)
+  })
+
+  test('by an open run are kept apart from those that nobody was there for', async () => {
+    const spec = newSpec()
+    const { epoch, watermarkMs } = await registerBack(spec)
+    const tick = (n: number) => watermarkMs + n * 1000
+    const next = (from: number, to: number, missed = NONE_MISSED) =>
+      fire(spec, { epoch, watermarkMs: tick(from), tickMs: tick(to), missed, overlap: 'forbid' })
+    expect((await next(0, 1)).verdict).toBe('fired')
+    for (const at of [1, 2, 3]) expect((await next(at, at + 1)).verdict).toBe('overlap')
+    await next(4, 7, { count: 2, firstMs: tick(5), lastMs: tick(6) })
+    expect(await readSchedule(link, spec.keys, spec.name)).toMatchObject({
+      missed: [{ count: 2, firstMs: tick(5), lastMs: tick(6) }],
+      overlapped: [
+        { count: 1, firstMs: tick(7), lastMs: tick(7) },
+        { count: 3, firstMs: tick(2), lastMs: tick(4) },
+      ],
+    })
   })
 })
 

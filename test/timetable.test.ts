@@ -76,6 +76,12 @@ describe('changes of clocks in Europe/Berlin', () => {
       '2026-03-30T00:30',
     ])
   })
+  test('in spring the shifted tick is there also for who asks after the change', () => {
+    for (const from of ['2026-03-29T01:00', '2026-03-29T01:10', '2026-03-29T01:29']) {
+      expect(shown(nextTicks(berlin('30 2 * * *'), utc(from), 1))).toEqual(['2026-03-29T01:30'])
+    }
+    expect(shown(nextTicks(berlin('30 2 * * *'), utc('2026-03-29T01:30'), 1))).toEqual(['2026-03-30T00:30'])
+  })
   test('in spring every hour that exists runs once', () => {
     expect(shown(nextTicks(berlin('0 * * * *'), utc('2026-03-29T00:00') - 1, 3))).toEqual([
       '2026-03-29T00:00',
@@ -202,7 +208,10 @@ describe('for any timetable and time', () => {
           const plan = planTicks({ timetable, catchUp, catchUpCountMax }, afterMs, nowMs)
           if (due.count === 0) return plan === undefined
           if (plan === undefined) return false
-          expect(plan.missedCount + plan.run.length).toBe(due.count)
+          expect(plan.missed.count + plan.run.length).toBe(due.count)
+          const left = due.newest.slice(0, plan.missed.count)
+          if (left.length > 0)
+            expect([plan.missed.firstMs, plan.missed.lastMs]).toEqual([left[0], left.at(-1)] as never)
           expect([...plan.run]).toEqual(plan.run.length === 0 ? [] : due.newest.slice(-plan.run.length))
           expect(plan.run.length).toBeLessThanOrEqual(catchUp === 'all' ? catchUpCountMax : 1)
           if (plan.run.length === 0) expect(plan.missedThroughMs).toBe(due.newest.at(-1))
@@ -222,9 +231,9 @@ describe('catch-up', () => {
   test('skip runs a tick that is a few seconds late, and none that was missed', () => {
     const schedule = { timetable: hourly, catchUp: 'skip', catchUpCountMax: 1000 } as const
     const tick = utc('2026-01-01T05:00')
-    expect(planTicks(schedule, from, tick + ON_TIME_MS)).toMatchObject({ missedCount: 4, run: [tick] })
+    expect(planTicks(schedule, from, tick + ON_TIME_MS)).toMatchObject({ missed: { count: 4 }, run: [tick] })
     expect(planTicks(schedule, from, tick + ON_TIME_MS + 1)).toMatchObject({
-      missedCount: 5,
+      missed: { count: 5, firstMs: from + 3_600_000, lastMs: tick },
       missedThroughMs: tick,
       run: [],
     })
@@ -238,7 +247,7 @@ describe('catch-up', () => {
     for (;;) {
       const plan = planTicks(schedule, watermarkMs, nowMs)
       if (plan === undefined) throw new Error('nothing is due')
-      missed += plan.missedCount
+      missed += plan.missed.count
       steps += 1
       if (plan.run.length > 0) {
         expect(plan.run.length).toBe(10)

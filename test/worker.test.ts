@@ -400,6 +400,33 @@ describe('recovery', () => {
     expect(attempts.every((attempt) => attempt === 1)).toBe(true)
     expect(fleet.telemetry.of('entries.redelivered')).toHaveLength(0)
   })
+
+  test('others get it at once, while a slow handler of the draining worker still runs', async () => {
+    const gate = Promise.withResolvers<void>()
+    const seen: number[] = []
+    const handler = defineHandler(
+      Add,
+      async (command) => {
+        const slow = command.payload.n < 2
+        if (slow) await gate.promise
+        seen.push(command.payload.n)
+        return done()
+      },
+      { concurrencyMax: 2 },
+    )
+    const fleet = await testFleet(redis, [Add, handler])
+    await fleet.append(Add, numbers(40))
+    const first = await fleet.worker()
+    await fleet.telemetry.until('entries.read')
+    await using _second = await fleet.worker()
+    const stopped = first.stop()
+    await settledAll(fleet, 38)
+    expect(seen).not.toContain(0)
+    gate.resolve()
+    await stopped
+    await settledAll(fleet, 40)
+    expect(seen.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 40 }, (_, n) => n))
+  })
 })
 
 describe('rolling deploys', () => {

@@ -110,7 +110,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-handover.test.ts',
+        file: 'test/ordering-succession.test.ts',
         test: 'a retry that waited under the dead owner keeps its attempt, its time and its place, uncharged',
       },
     ],
@@ -128,7 +128,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-handover.test.ts',
+        file: 'test/ordering-succession.test.ts',
         test: 'the first of each key is suspect; one that was marked for the third time is dead, and its key goes on',
       },
     ],
@@ -189,7 +189,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/redis/lua/charge-suspects.lua',
-        search: "if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end\n",
+        search: 'if epoch ~= ARGV[1] then return 0 end\n',
         replacement: '',
       },
     ],
@@ -208,7 +208,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-handover.test.ts',
+        file: 'test/ordering-succession.test.ts',
         test: 'a partition that is asked for changes hands only when what runs in it has ended',
       },
     ],
@@ -226,7 +226,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     ],
     guards: [
       {
-        file: 'test/ordering-handover.test.ts',
+        file: 'test/ordering-succession.test.ts',
         test: 'a pending entry whose body is gone when the partition changes hands is an alarm and a lost command',
       },
     ],

@@ -146,7 +146,7 @@ export const READING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/partition-consumer.ts',
-        search: 'onGroupGone: () => this.#regroup(),',
+        search: 'onGroupGone: () => this.#regroup(onLoss),',
         replacement: 'onGroupGone: async () => undefined,',
       },
     ],
@@ -164,8 +164,9 @@ export const READING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/partition-consumer.ts',
-        search: 'this.#alarmVanished(await ensureGroup(this.#options.command, this.#options.keys))',
-        replacement: 'await ensureGroup(this.#options.command, this.#options.keys)',
+        search: `if (state === 'present') return
+    this.#alarmVanished()`,
+        replacement: `if (state === 'present') return`,
       },
     ],
     guards: [

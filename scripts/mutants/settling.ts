@@ -164,9 +164,10 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/batch.ts',
-        search: 'if (runs.length === 1) {',
-        replacement: `if (runs.length > 0) {
-      for (const run of runs.slice(1)) result.push(decide(environment, handler, run.again(), retry(error)))`,
+        search: `if (failed.length === 1) {
+      onDecided([decide(environment, handler, head(failed), retry(error))])`,
+        replacement: `if (failed.length > 0) {
+      onDecided(failed.map((run) => decide(environment, handler, run, retry(error))))`,
       },
     ],
     guards: [

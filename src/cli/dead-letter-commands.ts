@@ -21,6 +21,7 @@ interface AdminFlags {
 interface FilterFlags {
   readonly stream?: string
   readonly type?: string
+  readonly reason?: string
   readonly error?: string
   readonly from?: string
   readonly to?: string
@@ -47,13 +48,15 @@ function withFilter(command: Command): Command {
   return command
     .option('--stream <name>', 'only of this stream')
     .option('--type <type>', 'only of this command type')
+    .option('--reason <reason>', 'only dead for this: rejected, failed, crashed or expired')
     .option('--error <text>', 'only with this in their last error, or with this fingerprint')
     .option('--from <time>', 'only dead since this time or later (RFC 3339)')
     .option('--to <time>', 'only dead before this time (RFC 3339)')
 }
 
-function filterOf({ stream, type, error, from, to }: FilterFlags): Record<string, string | undefined> {
-  return { stream, type, error, from, to }
+function filterOf(flags: FilterFlags): Record<string, string | undefined> {
+  const { stream, type, reason, error, from, to } = flags
+  return { stream, type, reason, error, from, to }
 }
 
 function hasFilter(flags: FilterFlags): boolean {

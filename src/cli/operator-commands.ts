@@ -44,6 +44,8 @@ interface SendFlags extends PublicFlags {
   readonly key?: string
   readonly delay?: string
   readonly at?: string
+  readonly expiresInMs?: string
+  readonly expiresAt?: string
 }
 
 function registerSend(program: Command, open: OpenPublic): void {
@@ -54,11 +56,18 @@ function registerSend(program: Command, open: OpenPublic): void {
     .option('--key <key>', 'idempotency key; without one a new key is made for this call')
     .option('--delay <ms>', 'deliver this many milliseconds from now')
     .option('--at <time>', 'deliver at this time (RFC 3339)')
+    .option('--expires-in-ms <ms>', 'never start it later than this many milliseconds from now')
+    .option('--expires-at <time>', 'never start it at this time or later (RFC 3339)')
     .addHelpText('after', '\nExample:\n  millrace send order.place \'{"orderId":"o-1"}\' --key order-o-1\n')
     .action(async (type: string, payload: string, flags: SendFlags, command: Command) => {
       const body = payload === '-' ? await Bun.stdin.text() : payload
       checkJson(command, body)
-      const query = queryText({ delayMs: flags.delay, deliverAt: flags.at })
+      const query = queryText({
+        delayMs: flags.delay,
+        deliverAt: flags.at,
+        expiresInMs: flags.expiresInMs,
+        expiresAt: flags.expiresAt,
+      })
       const key = flags.key ?? randomId()
       const call = {
         method: 'POST',

@@ -5,6 +5,9 @@
  *
  * Order of arrival is order in the stream: a batch that holds one command with a key or a delay goes through the script
  * that knows both, as a whole. Nothing is sent a second time: a lost answer is told to the producer as unknown.
+ *
+ * In tier `replicated` scripts go through a quorum, and what it does not confirm is told as stored, but unconfirmed: also what
+ * was known by its key, for the first time may have been unconfirmed too.
  */
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
@@ -15,8 +18,9 @@ import {
   type IdempotencyLimits,
   type NewCommand,
 } from '../redis/command-log.ts'
-import type { RedisLink } from '../redis/connection.ts'
+import type { ScriptRunner } from '../redis/connection.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Who waits for the fate of an append; it made the command, and gets it back. */
@@ -36,7 +40,9 @@ export interface LaneLimits extends IdempotencyLimits {
 }
 
 export interface LaneParts {
-  readonly link: RedisLink
+  readonly link: ScriptRunner
+  /** Tier `replicated`: appends go through it instead. */
+  readonly quorum: ReplicaQuorum | undefined
   readonly keys: PartitionKeys
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -114,7 +120,19 @@ export class AppendLane {
   }
 
   async #run(batch: readonly Waiting[], atomic: boolean): Promise<readonly AppendResult[]> {
-    const { link, keys, limits, clock } = this.#parts
+    const { link, quorum } = this.#parts
+    if (quorum === undefined) return await this.#store(link, batch, atomic)
+    const append = new ConfirmedAppend(quorum)
+    const results = await this.#store(append, batch, atomic)
+    return append.confirmed ? results : results.map(unconfirmed)
+  }
+
+  async #store(
+    link: ScriptRunner,
+    batch: readonly Waiting[],
+    atomic: boolean,
+  ): Promise<readonly AppendResult[]> {
+    const { keys, limits, clock } = this.#parts
     if (!atomic && batch.every(isPlain)) {
       const tokens = await appendPlain(
         link,
@@ -129,6 +147,7 @@ export class AppendLane {
   #settle(batch: readonly Waiting[], results: readonly AppendResult[]): void {
     let stored = 0
     let known = 0
+    let open = 0
     for (let i = 0; i < batch.length; i++) {
       const item = batch[i]
       const result = results[i]
@@ -142,12 +161,19 @@ export class AppendLane {
       }
       if (result.kind === 'stored') stored += 1
       else if (result.kind === 'known') known += 1
+      else if (result.kind === 'unconfirmed') open += 1
       item.sink.settle(item, result)
     }
-    if (stored + known === 0) return
     const { stream, partition } = this.#parts.keys
+    if (open > 0) this.#parts.telemetry.emit('commands.unconfirmed', { stream, partition, count: open })
+    if (stored + known === 0) return
     this.#parts.telemetry.emit('commands.accepted', { stream, partition, count: stored, deduplicated: known })
   }
+}
+
+function unconfirmed(result: AppendResult): AppendResult {
+  if (result.kind !== 'stored' && result.kind !== 'known') return result
+  return { kind: 'unconfirmed', token: result.token }
 }
 
 function isPlain(item: Waiting): boolean {

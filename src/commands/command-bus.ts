@@ -17,6 +17,7 @@ import type { CommandIds } from '../redis/command-id.ts'
 import type { AppendResult } from '../redis/command-log.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import type { ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
 import { AdmissionGate, checkDoor } from './admission-gate.ts'
@@ -24,6 +25,7 @@ import { AppendLane, type AppendSink } from './append-lane.ts'
 import { GroupSink, SingleSink, type SinkOwner } from './append-sinks.ts'
 import { type CommandReport, CommandStatusReader } from './command-status.ts'
 import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
+import { ReplicaWatch } from './replica-watch.ts'
 import {
   type AcceptedCommand,
   COMMAND_BUS_DEFAULTS,
@@ -36,6 +38,8 @@ import {
 export interface CommandBusParts {
   /** Of role `ingest`. */
   readonly link: RedisLink
+  /** With durability `replicated`: what is accepted and cancelled goes through it. */
+  readonly quorum?: ReplicaQuorum | undefined
   readonly catalogue: Catalogue
   readonly ids: CommandIds
   readonly clock: Clock
@@ -56,25 +60,37 @@ export class CommandBus extends Service implements HealthSource {
   readonly #intake: Intake
   readonly #gate: AdmissionGate
   readonly #statuses: CommandStatusReader
+  readonly #replicas: ReplicaWatch | undefined
   readonly #owner: SinkOwner
   #waitingCount = 0
   #waitingBytes = 0
   #draining = false
   #onEmpty: (() => void) | undefined
+  #stopListening: (() => void) | undefined
 
   constructor(parts: CommandBusParts) {
     super('command-bus')
     checkKnownOptions('The command bus', parts.options ?? {}, Object.keys(COMMAND_BUS_DEFAULTS))
     this.options = { ...COMMAND_BUS_DEFAULTS, ...parts.options }
     this.#parts = parts
-    const { link, catalogue, clock, telemetry, ids } = parts
+    const { link, quorum, catalogue, clock, telemetry, ids } = parts
     const { depthMax, memoryRatioMax, sampleMs } = this.options
+    if ((quorum === undefined) === (this.options.durability === 'replicated')) {
+      throw new MillraceError('config.invalid', 'Durability replicated and a quorum go together.')
+    }
+    this.#replicas =
+      quorum && new ReplicaWatch({ ...{ link, clock, telemetry, sampleMs }, rule: quorum.rule })
     this.#gate = new AdmissionGate({
-      ...{ link, clock, telemetry, sampleMs, streams: catalogue.streams },
+      ...{ link, ids, clock, telemetry, sampleMs, streams: catalogue.streams },
       limits: { depthMax, memoryRatioMax },
     })
-    this.#intake = new Intake(buildRoutes(parts, this.options, this.#gate), clock, this.options)
-    this.#statuses = new CommandStatusReader({ link, ids, clock, telemetry })
+    this.#intake = new Intake(
+      buildRoutes(parts, this.options, this.#gate),
+      clock,
+      this.#gate.serverNowMs,
+      this.options,
+    )
+    this.#statuses = new CommandStatusReader({ link, quorum, ids, clock, telemetry })
     this.#owner = {
       leave: (item) => this.#leave(item),
       accept: (item, result) => this.#accept(item, result),
@@ -86,11 +102,18 @@ export class CommandBus extends Service implements HealthSource {
     return { count: this.#waitingCount, bytes: this.#waitingBytes }
   }
 
+  /** Replicas that follow and that are needed; undefined for the other tiers. */
+  get replicas(): ReplicaWatch['replicas'] | undefined {
+    return this.#replicas?.replicas
+  }
+
   health(): HealthReport {
     if (this.#isDraining()) return { ready: false, detail: 'draining' }
     if (!this.#parts.link.ready) return { ready: false, detail: 'Redis is not connected' }
     const { silentMs } = this.#gate
     if (silentMs > SILENT_MAX_MS) return { ready: false, detail: 'Redis does not answer' }
+    const replicas = this.#replicas?.health()
+    if (replicas?.ready === false) return replicas
     return { ready: true, detail: `Redis answered ${Math.round(silentMs)} ms ago` }
   }
 
@@ -121,8 +144,9 @@ export class CommandBus extends Service implements HealthSource {
    * Takes one command in; resolves when Redis has it.
    *
    * @throws MillraceError `command.unknown-type`, `command.invalid`, `command.too-large`, `idempotency.conflict`,
-   *   `idempotency.full`, `admission.draining`, `admission.overloaded`, `redis.unavailable` (nothing stored) or
-   *   `redis.unknown` (perhaps stored: a retry with the same idempotency key is safe)
+   *   `idempotency.full`, `admission.draining`, `admission.overloaded`, `redis.unavailable` (nothing stored),
+   *   `redis.unknown` (perhaps stored: a retry with the same idempotency key is safe) or `durability.unconfirmed` (stored, and
+   *   perhaps on too few replicas: the same)
    */
   async submit(type: string, payload: unknown, options: SubmitOptions = {}): Promise<AcceptedCommand> {
     const route = this.#intake.route(type)
@@ -184,7 +208,14 @@ export class CommandBus extends Service implements HealthSource {
 
   protected override async onStart(): Promise<void> {
     await this.#gate.sample()
+    await this.#replicas?.sample()
     await this.#gate.start()
+    await this.#replicas?.start()
+    // After an outage they would wait for their next round, and the door with them.
+    this.#stopListening = this.#parts.link.onReady(() => {
+      this.#gate.wake()
+      this.#replicas?.wake()
+    })
   }
 
   /** Takes nothing more in and waits for what is under way: each command has its fate within the connection's limit. */
@@ -194,6 +225,8 @@ export class CommandBus extends Service implements HealthSource {
         this.#onEmpty = resolve
       })
     }
+    this.#stopListening?.()
+    await this.#replicas?.stop()
     await this.#gate.stop()
   }
 
@@ -261,11 +294,28 @@ export class CommandBus extends Service implements HealthSource {
         retryAfterS: 1,
       })
     }
-    if (this.#parts.link.ready) return
+    if (this.#isConnected()) {
+      this.#checkReplicas(stream, count)
+      return
+    }
     this.#refused(stream, 'unavailable', count)
     throw new MillraceError('redis.unavailable', 'Redis is not reachable; nothing was stored.', {
       retryAfterS: 1,
     })
+  }
+
+  #isConnected(): boolean {
+    const { link, quorum } = this.#parts
+    return link.ready && (quorum === undefined || quorum.ready)
+  }
+
+  #checkReplicas(stream: string, count: number): void {
+    try {
+      this.#replicas?.check()
+    } catch (error) {
+      this.#refused(stream, 'unavailable', count)
+      throw error
+    }
   }
 
   #isDraining(): boolean {
@@ -328,6 +378,12 @@ export class CommandBus extends Service implements HealthSource {
           durability: this.options.durability,
           deduplicated: result.kind === 'known',
         }
+      case 'unconfirmed':
+        throw new MillraceError(
+          'durability.unconfirmed',
+          'The command is stored, but too few replicas confirmed it in time; retry with the same idempotency key.',
+          { retryAfterS: 1 },
+        )
       case 'conflict':
         throw new MillraceError(
           'idempotency.conflict',
@@ -347,7 +403,7 @@ export class CommandBus extends Service implements HealthSource {
 
 /** One lane for each partition, shared by the types of a stream. */
 function buildRoutes(
-  { link, catalogue, clock, telemetry, ids }: CommandBusParts,
+  { link, quorum, catalogue, clock, telemetry, ids }: CommandBusParts,
   options: CommandBusOptions,
   gate: AdmissionGate,
 ): Map<string, Route> {
@@ -361,7 +417,7 @@ function buildRoutes(
   for (const { name, partitions } of catalogue.streams.values()) {
     const toLane = (_: unknown, partition: number): AppendLane => {
       const place = { keys: partitionKeys(name, partition), toId: ids.formatter(name, partition) }
-      return new AppendLane({ link, clock, telemetry, limits, ...place })
+      return new AppendLane({ link, quorum, clock, telemetry, limits, ...place })
     }
     lanes.set(name, Array.from({ length: partitions }, toLane))
   }

@@ -1,6 +1,7 @@
 /**
  * What became of a command, read from positions and side records, and cancelling one that has not started.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
@@ -8,10 +9,11 @@ import { type CommandState, cancelCommand, readStatus } from '../redis/command-l
 import type { RedisLink } from '../redis/connection.ts'
 import { packPayload } from '../redis/entry-codec.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
-export type CommandStanding = Exclude<CommandState, 'expired' | 'unknown'>
+export type CommandStanding = Exclude<CommandState, 'expired'>
 
 export interface CommandReport {
   readonly id: string
@@ -23,6 +25,8 @@ export interface CommandReport {
   readonly result: unknown
   /** Why the last run failed, for `retrying` and `dead`. */
   readonly error: string | undefined
+  /** Why it is dead, for `dead`. */
+  readonly reason: DeadReason | undefined
   /** For `scheduled` and `retrying`: when it is due, ms since 1970 by Redis's clock. */
   readonly dueAtMs: number | undefined
   readonly deadLetterId: string | undefined
@@ -32,6 +36,8 @@ export interface CommandReport {
 
 export interface CommandStatusParts {
   readonly link: RedisLink
+  /** A cancelled command must stay cancelled as surely as it was accepted. */
+  readonly quorum: ReplicaQuorum | undefined
   readonly ids: CommandIds
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -52,15 +58,24 @@ export class CommandStatusReader {
   /**
    * Cancels a command that no worker has been given; one that was cancelled before is fine.
    *
-   * @throws MillraceError `cancel.too-late`, and what `status` throws
+   * @throws MillraceError `cancel.too-late`, `durability.unconfirmed`, and what `status` throws
    */
   async cancel(id: string): Promise<CommandReport> {
     const position = this.#parts.ids.parse(id)
     const keys = partitionKeys(position.stream, position.partition)
     const record = packPayload({ atMs: this.#parts.clock.nowMs() })
-    await cancelCommand(this.#parts.link, keys, position.token, record)
+    const { link, quorum } = this.#parts
+    const confirmed = quorum && new ConfirmedAppend(quorum)
+    await cancelCommand(confirmed ?? link, keys, position.token, record)
     const report = await this.#look(id, position)
-    if (report.status === 'cancelled') return report
+    if (report.status === 'cancelled') {
+      if (confirmed?.confirmed !== false) return report
+      throw new MillraceError(
+        'durability.unconfirmed',
+        'The command is cancelled, but too few replicas confirmed it in time; cancel it once more.',
+        { retryAfterS: 1 },
+      )
+    }
     throw new MillraceError(
       'cancel.too-late',
       `The command is ${report.status}; only one that has not started can be cancelled.`,
@@ -74,7 +89,6 @@ export class CommandStatusReader {
       partitionKeys(stream, partition),
       token,
     )
-    if (state === 'unknown') throw new MillraceError('not-found', 'No such command.')
     if (state === 'expired') {
       throw new MillraceError(
         'expired',
@@ -96,6 +110,7 @@ export class CommandStatusReader {
       attempt: attemptOf(state, record.attempts),
       result: record.result,
       error: record.error,
+      reason: state === 'dead' ? record.reason : undefined,
       dueAtMs,
       deadLetterId,
       lastEventId,

@@ -14,7 +14,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Door } from './admission-gate.ts'
 import type { AppendLane, AppendSink, Waiting } from './append-lane.ts'
 import { fingerprintOf, idempotencyMark } from './idempotency.ts'
-import type { CommandBusOptions, Delivery, Submission, SubmitOptions } from './submission.ts'
+import type { CommandBusOptions, Delivery, Expiry, Submission, SubmitOptions } from './submission.ts'
 
 /** Where the commands of one type go. */
 export interface Route {
@@ -40,10 +40,18 @@ export class Intake {
   readonly #routes: ReadonlyMap<string, Route>
   readonly #clock: Clock
   readonly #limits: IntakeLimits
+  readonly #serverNowMs: () => number
 
-  constructor(routes: ReadonlyMap<string, Route>, clock: Clock, limits: IntakeLimits) {
+  /** `serverNowMs` is Redis's clock, for deadlines. */
+  constructor(
+    routes: ReadonlyMap<string, Route>,
+    clock: Clock,
+    serverNowMs: () => number,
+    limits: IntakeLimits,
+  ) {
     this.#routes = routes
     this.#clock = clock
+    this.#serverNowMs = serverNowMs
     this.#limits = limits
   }
 
@@ -85,7 +93,10 @@ export class Intake {
   ): Prepared {
     const { command, lanes } = route
     const key = command.key === undefined ? '' : keyOf(command, valid)
-    const { blob, headerBytes } = packed(command, this.#clock.nowMs(), key, options.trace, valid)
+    const expiresAtMs =
+      options.expires === undefined ? undefined : this.#checkExpiry(options.expires, options)
+    const times = { atMs: this.#clock.nowMs(), expiresAtMs }
+    const { blob, headerBytes } = packed(command, times, key, options.trace, valid)
     const payloadBytes = blob.length - headerBytes
     if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
@@ -126,6 +137,49 @@ export class Intake {
       `"deliverAt" must be a time at most ${delayMsMax} ms from now.`,
     )
   }
+
+  /** A time that has passed is taken: the command ends as expired, and a repetition of it finds the first one. */
+  #checkExpiry(expires: Expiry, { deliver }: SubmitOptions): number {
+    const { delayMsMax } = this.#limits
+    if (deliver !== undefined) checkOrder(deliver, expires)
+    const nowMs = this.#serverNowMs()
+    if (Number.isNaN(nowMs)) {
+      throw new MillraceError('redis.unavailable', "Redis's clock is not known yet; nothing was stored.", {
+        retryAfterS: 1,
+      })
+    }
+    if ('inMs' in expires) {
+      const { inMs } = expires
+      if (Number.isInteger(inMs) && inMs >= 1 && inMs <= delayMsMax) return Math.floor(nowMs + inMs)
+      throw new MillraceError(
+        'command.invalid',
+        `"expiresInMs" must be a whole number from 1 to ${delayMsMax}.`,
+      )
+    }
+    const { atMs } = expires
+    if (Number.isInteger(atMs) && atMs >= 0 && atMs <= nowMs + delayMsMax) return atMs
+    throw new MillraceError(
+      'command.invalid',
+      `"expiresAt" must be a time at most ${delayMsMax} ms from now.`,
+    )
+  }
+}
+
+/** Both from now on, or both as times: so a repetition is judged as the first one was. */
+function checkOrder(deliver: Delivery, expires: Expiry): void {
+  if ('delayMs' in deliver !== 'inMs' in expires) {
+    throw new MillraceError(
+      'command.invalid',
+      'Give "expiresInMs" with "delayMs", or "expiresAt" with "deliverAt".',
+    )
+  }
+  const deliverMs = 'delayMs' in deliver ? deliver.delayMs : deliver.atMs
+  const expireMs = 'inMs' in expires ? expires.inMs : expires.atMs
+  if (expireMs > deliverMs) return
+  throw new MillraceError(
+    'command.invalid',
+    'The command would expire before it is delivered; let it expire later.',
+  )
 }
 
 function markOf(type: string, input: unknown, options: SubmitOptions): IdempotencyMark | undefined {
@@ -141,14 +195,14 @@ function markOf(type: string, input: unknown, options: SubmitOptions): Idempoten
 /** @throws MillraceError `command.invalid` */
 function packed(
   { type, version }: CommandDefinition,
-  atMs: number,
+  times: { readonly atMs: number; readonly expiresAtMs: number | undefined },
   key: string,
   traceparent: string | undefined,
   payload: unknown,
 ): PackedEntry {
   const trace = traceparent === undefined ? undefined : packTrace(traceparent)
   try {
-    return packEntry({ type, version, atMs, key, trace, tickMs: undefined, trail: undefined }, payload)
+    return packEntry({ type, version, ...times, key, trace, tickMs: undefined, trail: undefined }, payload)
   } catch (error) {
     throw toStorageError(error, type)
   }

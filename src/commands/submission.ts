@@ -1,10 +1,8 @@
 /**
  * What a producer hands to the command bus, what it gets back, and the limits in between.
  */
+import type { Durability } from '../contracts/durability.ts'
 import type { MillraceError } from '../contracts/errors.ts'
-
-/** What an acknowledged append survives. */
-export type Durability = 'everysec' | 'fsync'
 
 export interface CommandBusOptions {
   /** Told in every answer; what Redis is configured to do. Default `everysec`. */
@@ -57,12 +55,17 @@ export const COMMAND_BUS_DEFAULTS: CommandBusOptions = {
 /** When to deliver: after a delay from acceptance, or at a time, by Redis's clock. */
 export type Delivery = { readonly delayMs: number } | { readonly atMs: number }
 
+/** When it expires: so long after acceptance, or at a time, by Redis's clock. It is not started from then on. */
+export type Expiry = { readonly inMs: number } | { readonly atMs: number }
+
 export interface SubmitOptions {
   /** The producer's name for this command: a repetition gets the first one's id. */
   readonly idempotencyKey?: string | undefined
   /** 8 bytes that tell repetitions from other commands under the same key. Default: over type and payload. */
   readonly fingerprint?: Buffer | undefined
   readonly deliver?: Delivery | undefined
+  /** Told in the same way as `deliver`, where both are given. At most 366 days, as a delay. */
+  readonly expires?: Expiry | undefined
   /** W3C traceparent. */
   readonly trace?: string | undefined
 }

@@ -4,9 +4,10 @@
  * and the first mistake is one sentence that says what to do.
  */
 import { resolve } from 'node:path'
+import { DURABILITIES, type Durability } from '../contracts/durability.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
-import { addressOptions } from '../redis/connection.ts'
+import { addressOptions } from '../redis/address.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
 import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
 import type { Environment, Variable } from './environment.ts'
@@ -14,16 +15,12 @@ import type { Environment, Variable } from './environment.ts'
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
 
-/** What an accepted command survives: `everysec` a process crash, up to about 2 s of a machine's; `fsync` both. */
-export const DURABILITIES = ['everysec', 'fsync'] as const
-export type Durability = (typeof DURABILITIES)[number]
-
 /** What is refused at start unless it is allowed by this name. */
 export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
 const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
 
 export interface Settings {
-  /** `redis://`, `rediss://` or `unix://`; undefined means a redis-server child of our own. */
+  /** `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `rediss+sentinel://`; undefined means a redis-server child of our own. */
   readonly redisUrl: string | undefined
   readonly host: string
   /** 0 takes any free port. */
@@ -36,6 +33,10 @@ export interface Settings {
   readonly workersFolder: string
   readonly logLevel: LogLevel
   readonly durability: Durability
+  /** For durability `replicated`: as many replicas must have what is accepted. */
+  readonly replicas: number
+  /** How long they may take to say so. */
+  readonly replicaWaitMs: number
   /** How long a stopping process may finish what it has begun. */
   readonly drainLimitMs: number
   /** Most commands in the hands of one process. */
@@ -66,7 +67,7 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
   redisUrl: {
     variable: 'REDIS_URL',
     flag: '--redis-url <url>',
-    help: 'Redis 7.0 or newer: redis://, rediss:// (TLS) or unix://; without it a redis-server child is started',
+    help: 'Redis 7.0 or newer: redis://, rediss:// (TLS), unix:// or redis+sentinel://host,host/name; without it a redis-server child is started',
     fallback: undefined,
     parse: parseRedisUrl,
   },
@@ -122,9 +123,23 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
   durability: {
     variable: 'MILLRACE_DURABILITY',
     flag: '--durability <tier>',
-    help: 'what an accepted command survives: everysec (a process crash) or fsync (a machine crash too)',
+    help: 'what an accepted command survives: everysec (a process crash), fsync (a machine crash too) or replicated (a failover too)',
     fallback: 'everysec',
-    parse: parseDurability,
+    parse: oneOf(DURABILITIES),
+  },
+  replicas: {
+    variable: 'MILLRACE_REPLICAS',
+    flag: '--replicas <number>',
+    help: 'for durability replicated: replicas that must have what is accepted; all that may become the primary',
+    fallback: '1',
+    parse: whole(1, 16),
+  },
+  replicaWaitMs: {
+    variable: 'MILLRACE_REPLICA_WAIT_MS',
+    flag: '--replica-wait-ms <number>',
+    help: 'how long they may take to confirm it; then the answer is 503 stored-unconfirmed',
+    fallback: '1000',
+    parse: whole(10, 4000),
   },
   drainLimitMs: {
     variable: 'MILLRACE_DRAIN_LIMIT_MS',
@@ -211,6 +226,8 @@ export function resolveSettings(layers: SettingLayers): Settings {
     workersFolder: read('workersFolder'),
     logLevel: read('logLevel'),
     durability: read('durability'),
+    replicas: read('replicas'),
+    replicaWaitMs: read('replicaWaitMs'),
     drainLimitMs: read('drainLimitMs'),
     inFlightMax: read('inFlightMax'),
     idempotencyWindowMs: read('idempotencyWindowMs'),
@@ -220,7 +237,16 @@ export function resolveSettings(layers: SettingLayers): Settings {
     redisWaitMs: read('redisWaitMs'),
   }
   checkListeners(settings)
+  checkReplicated(settings)
   return settings
+}
+
+function checkReplicated({ durability, redisUrl }: Settings): void {
+  if (durability !== 'replicated' || redisUrl !== undefined) return
+  throw new MillraceError(
+    'config.invalid',
+    'MILLRACE_DURABILITY is "replicated", and a redis-server of our own has no replicas: name a primary that has some with REDIS_URL, best by its Sentinels (redis+sentinel://…).',
+  )
 }
 
 /** True for addresses that only this machine can reach. */
@@ -276,16 +302,6 @@ function oneOf<Value extends string>(
     const near = nearest(text ?? '', known)
     throw invalid(where, text, `${known.join(', ')}${near === undefined ? '' : ` (did you mean "${near}"?)`}`)
   }
-}
-
-function parseDurability(text: string | undefined, where: string): Durability {
-  if (text === 'replicated') {
-    throw new MillraceError(
-      'config.invalid',
-      `${where} is "replicated", which is not available yet; use everysec or fsync.`,
-    )
-  }
-  return oneOf(DURABILITIES)(text, where)
 }
 
 /** The text is never repeated: it may hold a password. */

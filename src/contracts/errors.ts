@@ -24,6 +24,8 @@ export type RuntimeErrorCode =
   | 'redis.unavailable'
   /** The reply was lost: the write may or may not have happened. A retry with the same idempotency key is safe. */
   | 'redis.unknown'
+  /** Stored on the primary, but not confirmed by as many replicas as declared. A retry with the same idempotency key is safe. */
+  | 'durability.unconfirmed'
   | 'command.unknown-type'
   | 'command.malformed'
   | 'command.invalid'
@@ -37,6 +39,10 @@ export type RuntimeErrorCode =
   | 'cancel.too-late'
   | 'dead-letter.conflict'
   | 'schedule.conflict'
+  /** Somebody else holds the lease, and the wait for it is over. */
+  | 'lease.held'
+  /** The lease may be somebody else's by now. */
+  | 'lease.lost'
   | 'cursor.invalid'
   | 'view.wait-timeout'
   | 'view.unknown-projection'
@@ -80,8 +86,12 @@ export class MillraceError extends Error {
 /** The code of any thrown value, or undefined when it is not one of ours. */
 export function errorCode(error: unknown): ErrorCode | undefined {
   if (typeof error !== 'object' || error === null) return undefined
-  if (!('name' in error) || error.name !== 'MillraceError' || !('code' in error)) return undefined
-  return error.code as ErrorCode
+  try {
+    if (!('name' in error) || error.name !== 'MillraceError' || !('code' in error)) return undefined
+    return error.code as ErrorCode
+  } catch {
+    return undefined
+  }
 }
 
 const CONFIG_CODES: ReadonlySet<string> = new Set<ConfigErrorCode>([
@@ -103,9 +113,20 @@ export function isConfigError(error: unknown): boolean {
   return code !== undefined && CONFIG_CODES.has(code)
 }
 
-/** A message that fits on one line and in `limitChars` characters, from any thrown value. */
+/** Of a text that is longer than any limit only the head is looked at. */
+const SEEN_CHARS_MAX = 10_000
+
+/**
+ * A message that fits on one line and in `limitChars` characters, from any thrown value. Never throws: what is thrown may be
+ * a proxy, or an error whose `message` throws when it is read.
+ */
 export function describeError(error: unknown, limitChars = 500): string {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
-  const line = text.replace(/\s+/g, ' ')
+  let text: string
+  try {
+    text = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  } catch {
+    text = `a thrown ${typeof error} that can't be described`
+  }
+  const line = text.slice(0, SEEN_CHARS_MAX).replace(/\s+/g, ' ')
   return line.length > limitChars ? `${line.slice(0, limitChars - 1)}…` : line
 }

@@ -17,6 +17,8 @@ export interface TraceContext {
 export interface SendOptions {
   /** Deliver no sooner than this many milliseconds from settlement, by Redis's clock. */
   readonly delayMs?: number
+  /** Never start it later than this many milliseconds from the call, by Redis's clock: then it is a dead letter, `expired`. */
+  readonly expiresInMs?: number
 }
 
 /** One command in a handler's hands. Its effects are kept apart from its batch neighbours'. */
@@ -30,10 +32,12 @@ export interface HandledCommand<Payload = unknown> {
   readonly attempt: number
   /** The same on every run of this command: hand it to outside systems. */
   readonly idempotencyKey: string
-  /** When the API accepted it (its wall clock, ms since 1970). */
+  /** When the API accepted it (its wall clock, ms since 1970); for a tick, when it fired, by Redis's clock. */
   readonly acceptedAtMs: number
   /** The tick that fired it, for commands of a schedule (ms since 1970). */
   readonly tickMs: number | undefined
+  /** Its deadline by Redis's clock, ms since 1970: it is not started later. */
+  readonly expiresAtMs: number | undefined
   readonly trace: TraceContext | undefined
   /** Adds an event; it is committed with the acknowledgement, or not at all. */
   emit<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): void

@@ -20,7 +20,8 @@ export interface RetentionOptions {
 
 /**
  * `none`: commands run as soon as there is a worker. `key`: commands of one key run one after another in the order in which
- * they arrived, retries included; each partition belongs to one worker at a time.
+ * they arrived, retries included; each partition belongs to one worker at a time. A command of a type that this worker does not
+ * know waits there, and its key with it, until the partition moves: let all workers of such a stream know all of its commands.
  */
 export type Ordering = 'none' | 'key'
 
@@ -36,6 +37,11 @@ export interface StreamOptions {
    */
   readonly parkedMax?: number
   readonly retention?: RetentionOptions
+  /**
+   * How long the oldest command may have waited for a worker before no more are taken (503), 1000 ms or more. Default 24 h.
+   * Delays and backoffs don't count.
+   */
+  readonly waitingMsMax?: number
 }
 
 export interface StreamDefinition {
@@ -45,6 +51,7 @@ export interface StreamDefinition {
   readonly ordering: Ordering
   readonly parkedMax: number
   readonly retention: Required<RetentionOptions>
+  readonly waitingMsMax: number
 }
 
 const HOUR_MS = 3_600_000
@@ -67,7 +74,8 @@ export const DEFAULT_STREAM = 'main'
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineStream(options: StreamOptions): StreamDefinition {
-  checkKnownOptions('defineStream', options, ['name', 'partitions', 'ordering', 'parkedMax', 'retention'])
+  const known = ['name', 'partitions', 'ordering', 'parkedMax', 'retention', 'waitingMsMax']
+  checkKnownOptions('defineStream', options, known)
   const name = checkPlainName('Stream', options.name)
   const retention = { ...RETENTION_DEFAULTS, ...options.retention }
   checkKnownOptions(`Retention of stream "${name}"`, retention, Object.keys(RETENTION_DEFAULTS))
@@ -88,6 +96,12 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     100,
     100_000,
   )
+  const waitingMsMax = checkWhole(
+    `"waitingMsMax" of stream "${name}"`,
+    options.waitingMsMax ?? DAY_MS,
+    1000,
+    Number.MAX_SAFE_INTEGER,
+  )
   return Object.freeze({
     kind: 'stream',
     name,
@@ -95,6 +109,7 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     ordering,
     parkedMax,
     retention: Object.freeze(retention),
+    waitingMsMax,
   })
 }
 

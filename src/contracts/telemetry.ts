@@ -4,8 +4,12 @@
  * Hot-path events are emitted once per batch, not per command. Everything called an alarm tells of something a person
  * must see: loss, a stopped projection, a clock that went back.
  */
+import type { DeadReason } from './dead-reason.ts'
+
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
+  /** Stored, and perhaps on too few replicas: the producer was told so. */
+  'commands.unconfirmed': { stream: string; partition: number; count: number }
   'commands.refused': {
     stream: string
     reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'
@@ -21,6 +25,9 @@ export interface TelemetryEvents {
   'entries.released': { stream: string; partition: number; count: number }
   'entries.redelivered': { stream: string; partition: number; count: number }
   'batch.handled': { stream: string; type: string; count: number; durationMs: number; failed: boolean }
+  /** A run has passed its time limit and has not returned; `open` are all of its handler that have not. */
+  'run.overdue': { stream: string; type: string; open: number }
+  'run.returned-late': { stream: string; type: string; open: number }
   'batch.split': { stream: string; type: string; count: number; error: string }
   'batch.settled': {
     stream: string
@@ -50,7 +57,14 @@ export interface TelemetryEvents {
     delayMs: number
     error: string
   }
-  'command.dead-lettered': { stream: string; type: string; id: string; attempt: number; error: string }
+  'command.dead-lettered': {
+    stream: string
+    type: string
+    id: string
+    attempt: number
+    reason: DeadReason
+    error: string
+  }
   'command.deferred': { stream: string; type: string; version: number; id: string }
   'commands.promoted': { stream: string; partition: number; count: number }
   'commands.relayed': { stream: string; partition: number; count: number }
@@ -63,7 +77,14 @@ export interface TelemetryEvents {
     count: number
   }
   'schedule.fired': { schedule: string; tickMs: number; missed: number }
+  /** Ticks left out because no scheduler ran in time, from the first to the last. */
+  'schedule.missed': { schedule: string; count: number; firstMs: number; lastMs: number }
   'schedule.refused': { schedule: string; tickMs: number; reason: string }
+  'lease.acquired': { lease: string; epoch: number; waitedMs: number }
+  /** `taken`: another process has it; `silent`: Redis could not be asked in time; `gone`: Redis has lost it. */
+  'lease.lost': { lease: string; epoch: number; reason: 'taken' | 'silent' | 'gone' }
+  /** `freed` is false when Redis did not hear of it: others wait for the holder's silence then. */
+  'lease.released': { lease: string; epoch: number; freed: boolean }
   'dead-letters.redriven': { stream: string; partition: number; count: number }
   'dead-letters.purged': { stream: string; partition: number; count: number }
   'projection.committed': {
@@ -77,6 +98,8 @@ export interface TelemetryEvents {
   'projection.stopped': { projection: string; partition: number; position: string; error: string }
   'projection.event-skipped': { projection: string; partition: number; position: string; error: string }
   'view.read': { projection: string; cached: boolean }
+  /** How hard Redis's memory presses on the workers; `none` when it is over. */
+  'memory.pressed': { level: 'none' | 'drain' | 'stop'; usedBytes: number; limitBytes: number }
   'connection.lost': { role: string; error: string }
   'connection.restored': { role: string }
   'service.failed': { service: string; error: string }

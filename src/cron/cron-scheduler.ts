@@ -8,35 +8,41 @@
  *
  * Registering again shows that this definition has a living scheduler, and learns what others did: a pause, a resume,
  * another definition; a paused schedule is looked at every second. A definition that was replaced stops firing here with an
- * alarm, and comes back when the schedulers of its successor have gone. Between ticks the process sleeps; each one adds a
+ * alarm, and comes back when the schedulers of its successor have gone: when their beat stood still over four good looks,
+ * by this process's monotonic clock. No wall clock of a process decides anything, and a step of Redis's clock only moves
+ * what is due: forward, ticks are caught up; backward, everything waits for the last tick, with one alarm. Between ticks the process sleeps; each one adds a
  * few ms of its own, so that a fleet does not ask Redis in the same instant.
  */
 import { describeError } from '../contracts/errors.ts'
 import type { HealthReport, HealthSource } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
-import { planTicks, type TickPlan } from '../policies/catch-up.ts'
+import { type MissedTicks, NONE_MISSED, planTicks, type TickPlan } from '../policies/catch-up.ts'
+import { DeathVerdict } from '../policies/death-verdict.ts'
 import { nextTick } from '../policies/timetable.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
+  CLOCK_TOLERANCE_MS,
   type FireAnswer,
   fireSchedule,
   type Registration,
   registerSchedule,
 } from '../redis/schedule-store.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { ServerTime } from '../runtime/server-time.ts'
 import { PeriodicService, Service } from '../runtime/service.ts'
 import { type PreparedSchedule, prepareSchedules } from './prepared-schedule.ts'
-import { ServerTime } from './server-time.ts'
 
 export interface CronSchedulerParts {
   readonly command: RedisLink
   readonly catalogue: Catalogue
   readonly clock: Clock
   readonly telemetry: Telemetry
+  /** How often a scheduler shows that it is alive, and looks at what others did. Default 5000; the same in the whole fleet. */
+  readonly registerEveryMs?: number
 }
 
-const REGISTER_MS = 5000
+const REGISTER_EVERY_MS = 5000
 /** How soon a resume is noticed: while paused, a schedule is looked at this often. */
 const PAUSED_LOOK_MS = 1000
 /** Each process adds up to this much to each tick. */
@@ -47,8 +53,6 @@ const FIRES_PER_ROUND_MAX = 100
 const CONCURRENCY_MAX = 32
 const RETRY_MAX_MS = 1000
 const UNHEARD_MS_MAX = 15_000
-/** The script's own tolerance for a clock that went back. */
-const CLOCK_TOLERANCE_MS = 1000
 
 /** One schedule as this process sees it. */
 interface Slot {
@@ -58,8 +62,10 @@ interface Slot {
   paused: boolean
   /** Another definition is valid. */
   superseded: boolean
-  /** The server's clock is behind the watermark. */
-  clockBehind: boolean
+  /** Watches whether its schedulers still live. */
+  readonly successor: DeathVerdict
+  /** Monotonic; looks that come close after one another would prove nothing. */
+  lookedAtMs: number
   plan: TickPlan | undefined
   /** Index of the plan's first tick after the watermark. */
   planAt: number
@@ -72,6 +78,9 @@ export class CronScheduler extends Service implements HealthSource {
   readonly #parts: CronSchedulerParts
   readonly #time = new ServerTime()
   readonly #rounds: PeriodicService
+  readonly #registerEveryMs: number
+  /** Schedules that wait because the server's clock is behind their last tick. */
+  readonly #clockBehind = new Set<string>()
   #slots: readonly Slot[] = []
   #registeredAtMs = Number.NEGATIVE_INFINITY
   #heardAtMs = Number.NEGATIVE_INFINITY
@@ -79,9 +88,10 @@ export class CronScheduler extends Service implements HealthSource {
   constructor(parts: CronSchedulerParts) {
     super('cron scheduler')
     this.#parts = parts
-    const { clock, telemetry } = parts
+    const { clock, telemetry, registerEveryMs = REGISTER_EVERY_MS } = parts
+    this.#registerEveryMs = registerEveryMs
     this.#rounds = new PeriodicService(
-      { name: 'cron scheduler', clock, telemetry, pauseMinMs: 1, pauseMaxMs: REGISTER_MS },
+      { name: 'cron scheduler', clock, telemetry, pauseMinMs: 1, pauseMaxMs: registerEveryMs },
       () => this.#round(),
     )
   }
@@ -105,7 +115,7 @@ export class CronScheduler extends Service implements HealthSource {
   /** @throws MillraceError `definition.invalid`, `redis.unavailable`, `redis.unknown` */
   protected override async onStart(): Promise<void> {
     const prepared = await prepareSchedules(this.#parts.catalogue)
-    this.#slots = prepared.map(newSlot)
+    this.#slots = prepared.map((schedule) => newSlot(schedule, this.#registerEveryMs))
     if (prepared.length === 0) return
     await this.#registerAll()
     const [first, ...others] = this.#slots
@@ -125,10 +135,11 @@ export class CronScheduler extends Service implements HealthSource {
       this.#slots.filter((slot) => slot.actAtMs <= nowMs),
       (slot) => this.#guarded(slot, () => this.#act(slot)),
     )
-    if (clock.monotonicMs() - this.#registeredAtMs >= REGISTER_MS) await this.#registerAll()
+    if (clock.monotonicMs() - this.#registeredAtMs >= this.#registerEveryMs) await this.#registerAll()
     const nextMs = Math.min(...this.#slots.map((slot) => slot.actAtMs))
     const monotonicMs = clock.monotonicMs()
-    return Math.min(nextMs - this.#time.at(monotonicMs), this.#registeredAtMs + REGISTER_MS - monotonicMs)
+    const registerInMs = this.#registeredAtMs + this.#registerEveryMs - monotonicMs
+    return Math.min(nextMs - this.#time.at(monotonicMs), registerInMs)
   }
 
   async #registerAll(): Promise<void> {
@@ -157,8 +168,11 @@ export class CronScheduler extends Service implements HealthSource {
   async #register(slot: Slot): Promise<void> {
     const { command, clock } = this.#parts
     const askedMs = clock.monotonicMs()
-    const registration = await registerSchedule(command, slot.schedule)
+    let registration = await registerSchedule(command, slot.schedule)
     this.#heard(registration.serverMs, askedMs)
+    if (registration.verdict === 'superseded' && this.#isAlone(slot, registration, askedMs)) {
+      registration = await registerSchedule(command, slot.schedule, registration.beat)
+    }
     if (registration.verdict === 'started' && slot.epoch !== '') {
       this.#alarm(slot, 'schedule-state-lost', 'had lost its state in Redis and starts anew')
     }
@@ -178,14 +192,27 @@ export class CronScheduler extends Service implements HealthSource {
     slot.superseded = superseded
   }
 
+  /** True when the schedulers of the definition that replaced this one have gone. */
+  #isAlone(slot: Slot, { beat }: Registration, askedMs: number): boolean {
+    if (askedMs - slot.lookedAtMs < this.#registerEveryMs / 2) return false
+    const atMs = this.#parts.clock.monotonicMs()
+    slot.lookedAtMs = atMs
+    const beats = new Map([[slot.schedule.name, beat]])
+    return slot.successor.observe({ beats, atMs, roundTripMs: atMs - askedMs }).length > 0
+  }
+
   #checkClock(slot: Slot, watermarkMs: number, serverMs: number): void {
-    const behind = serverMs < watermarkMs - CLOCK_TOLERANCE_MS
-    if (behind && !slot.clockBehind) {
+    const { name } = slot.schedule
+    if (serverMs >= watermarkMs - CLOCK_TOLERANCE_MS) {
+      this.#clockBehind.delete(name)
+      return
+    }
+    if (this.#clockBehind.size === 0) {
       const seconds = Math.round((watermarkMs - serverMs) / 1000)
-      const detail = `waits: Redis's clock is ${seconds} s behind the last tick, and firing would repeat ticks`
+      const detail = `waits, and so do others if Redis's clock went back: it is ${seconds} s behind the last tick, and firing would repeat ticks`
       this.#alarm(slot, 'schedule-clock-behind', detail)
     }
-    slot.clockBehind = behind
+    this.#clockBehind.add(name)
   }
 
   /** Takes over a watermark and plans the next tick after it, or goes on with the plan at hand. */
@@ -238,32 +265,34 @@ export class CronScheduler extends Service implements HealthSource {
     const runMs = plan.run[slot.planAt]
     const tickMs = runMs ?? plan.missedThroughMs
     if (tickMs === undefined) return false
-    const missedCount = slot.watermarkMs === plan.afterMs ? plan.missedCount : 0
+    const missed = slot.watermarkMs === plan.afterMs ? plan.missed : NONE_MISSED
     const askedMs = clock.monotonicMs()
     const answer = await fireSchedule(command, schedule, {
       epoch: slot.epoch,
       watermarkMs: slot.watermarkMs,
       tickMs,
-      missedCount,
-      blob: runMs === undefined ? undefined : schedule.encode(tickMs, clock.nowMs()),
+      missed,
+      blob: runMs === undefined ? undefined : schedule.encode(tickMs, Math.floor(this.#time.at(askedMs))),
       overlap: schedule.definition.overlap,
     })
     this.#heard(answer.serverMs, askedMs)
-    return await this.#judge(slot, tickMs, missedCount, answer)
+    return await this.#judge(slot, tickMs, missed, answer)
   }
 
-  async #judge(slot: Slot, tickMs: number, missed: number, answer: FireAnswer): Promise<boolean> {
+  async #judge(slot: Slot, tickMs: number, missed: MissedTicks, answer: FireAnswer): Promise<boolean> {
     const { telemetry } = this.#parts
     const { name } = slot.schedule
     const { verdict } = answer
     switch (verdict) {
       case 'fired':
-        telemetry.emit('schedule.fired', { schedule: name, tickMs, missed })
+        telemetry.emit('schedule.fired', { schedule: name, tickMs, missed: missed.count })
+        this.#tellMissed(name, missed)
         this.#moveTo(slot, answer.watermarkMs)
         return true
       case 'overlap':
       case 'left-out':
         telemetry.emit('schedule.refused', { schedule: name, tickMs, reason: verdict })
+        this.#tellMissed(name, missed)
         this.#moveTo(slot, answer.watermarkMs)
         return true
       case 'behind':
@@ -291,6 +320,10 @@ export class CronScheduler extends Service implements HealthSource {
     }
   }
 
+  #tellMissed(schedule: string, missed: MissedTicks): void {
+    if (missed.count > 0) this.#parts.telemetry.emit('schedule.missed', { schedule, ...missed })
+  }
+
   #heard(serverMs: number, askedMs: number): void {
     this.#heardAtMs = this.#parts.clock.monotonicMs()
     this.#time.learn(serverMs, askedMs, this.#heardAtMs)
@@ -303,14 +336,15 @@ export class CronScheduler extends Service implements HealthSource {
   }
 }
 
-function newSlot(schedule: PreparedSchedule): Slot {
+function newSlot(schedule: PreparedSchedule, lookEveryMs: number): Slot {
   return {
     schedule,
     epoch: '',
     watermarkMs: 0,
     paused: false,
     superseded: false,
-    clockBehind: false,
+    successor: new DeathVerdict(lookEveryMs),
+    lookedAtMs: Number.NEGATIVE_INFINITY,
     plan: undefined,
     planAt: 0,
     actAtMs: Number.POSITIVE_INFINITY,

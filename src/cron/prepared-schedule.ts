@@ -17,8 +17,8 @@ import type { ScheduleSpec } from '../redis/schedule-store.ts'
 export interface PreparedSchedule extends ScheduleSpec {
   readonly definition: ScheduleDefinition
   readonly keys: PartitionKeys
-  /** The command of one tick, as an entry. */
-  encode(tickMs: number, nowMs: number): Buffer
+  /** The command of one tick, as an entry. `atMs` is Redis's clock, as the tick is: this process's may be wrong. */
+  encode(tickMs: number, atMs: number): Buffer
 }
 
 const PAYLOAD_BYTES_MAX = 256 * 1024
@@ -45,7 +45,7 @@ export async function prepareSchedule(
     keys: partitionKeys(command.stream, partition, stream?.ordering),
     spec: digest(when, JSON.stringify(what), pack(name, definition.payload)),
     timetable: digest(when),
-    encode: (tickMs, nowMs) => encodeEntry({ ...envelope, atMs: nowMs, tickMs }, bytes),
+    encode: (tickMs, atMs) => encodeEntry({ ...envelope, atMs, tickMs }, bytes),
   }
 }
 

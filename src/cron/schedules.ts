@@ -7,26 +7,25 @@ import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import type { ScheduleDefinition, Timetable } from '../contracts/schedule.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
+import { type MissedTicks, NONE_MISSED } from '../policies/catch-up.ts'
 import { nextTicks } from '../policies/timetable.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
+  CLOCK_TOLERANCE_MS,
   fireSchedule,
   readSchedule,
   readScheduleHome,
   readServerTime,
   type ScheduleState,
-  SUCCESSOR_SILENT_MS,
   setSchedulePaused,
 } from '../redis/schedule-store.ts'
-import type { Clock } from '../runtime/clock.ts'
 import { type PreparedSchedule, prepareSchedule } from './prepared-schedule.ts'
 
 export interface SchedulesParts {
   readonly command: RedisLink
   readonly catalogue: Catalogue
   readonly ids: CommandIds
-  readonly clock: Clock
 }
 
 export interface ScheduleRunReport {
@@ -47,9 +46,10 @@ export interface ScheduleReport {
   readonly paused: boolean
   /**
    * `unregistered`: no scheduler has run yet; `other-definition`: the fleet follows another deployment's definition than
-   * the one this process knows; `silent`: no scheduler was heard of in the last 15 s.
+   * the one this process knows; `clock-behind`: Redis's clock went back, and nothing fires before it has come to the last
+   * tick again; `silent`: no scheduler was heard of in the last 15 s.
    */
-  readonly state: 'active' | 'paused' | 'silent' | 'unregistered' | 'other-definition'
+  readonly state: 'active' | 'paused' | 'silent' | 'clock-behind' | 'unregistered' | 'other-definition'
   /** The next ticks, by this process's definition; none while paused. */
   readonly nextTicksMs: readonly number[]
   /** The last tick that was decided: run, or left out. */
@@ -61,7 +61,13 @@ export interface ScheduleReport {
   readonly missedCount: number
   /** Ticks left out because an earlier run was still open. */
   readonly overlappedCount: number
+  /** The newest ranges of them, newest first, at most 32 each. */
+  readonly missed: readonly MissedTicks[]
+  readonly overlapped: readonly MissedTicks[]
 }
+
+/** After this long without a word from a scheduler, a schedule is called silent. */
+const SILENT_MS = 15_000
 
 const NEXT_TICKS = 5
 
@@ -93,7 +99,7 @@ export class Schedules {
    * follows another definition whose commands go elsewhere
    */
   async runNow(name: string): Promise<ScheduleRunReport> {
-    const { command, clock, ids } = this.#parts
+    const { command, ids } = this.#parts
     const schedule = await this.#prepare(name)
     const home = await readScheduleHome(command, name)
     if (home !== undefined && home.commands !== schedule.keys.commands) {
@@ -107,8 +113,8 @@ export class Schedules {
       epoch: '',
       watermarkMs: undefined,
       tickMs,
-      missedCount: 0,
-      blob: schedule.encode(tickMs, clock.nowMs()),
+      missed: NONE_MISSED,
+      blob: schedule.encode(tickMs, tickMs),
       overlap: schedule.definition.overlap,
     })
     if (answer.token === undefined) {
@@ -172,6 +178,8 @@ export class Schedules {
       firedCount: state.firedCount,
       missedCount: state.missedCount,
       overlappedCount: state.overlappedCount,
+      missed: state.missed,
+      overlapped: state.overlapped,
     }
   }
 
@@ -184,5 +192,6 @@ function stateOf(state: ScheduleState, spec: string, nowMs: number): ScheduleRep
   if (state.epoch === '') return state.paused ? 'paused' : 'unregistered'
   if (state.spec !== spec) return 'other-definition'
   if (state.paused) return 'paused'
-  return nowMs - (state.seenAtMs ?? 0) > SUCCESSOR_SILENT_MS ? 'silent' : 'active'
+  if (nowMs < (state.watermarkMs ?? 0) - CLOCK_TOLERANCE_MS) return 'clock-behind'
+  return nowMs - (state.seenAtMs ?? 0) > SILENT_MS ? 'silent' : 'active'
 }

@@ -1,5 +1,6 @@
-/** Which dead letters are meant: by stream, type, error and time of death. */
+/** Which dead letters are meant: by stream, type, reason, error and time of death. */
 import { createHash } from 'node:crypto'
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
@@ -12,6 +13,7 @@ export interface DeadLetterFilter {
   readonly stream?: string | undefined
   /** Command type, exactly. */
   readonly type?: string | undefined
+  readonly reason?: DeadReason | undefined
   /** A fingerprint, or a part of the last error as written. */
   readonly error?: string | undefined
   /** Dead at or after this, ms since 1970 by Redis's clock. */
@@ -48,16 +50,18 @@ export function rangeOf({ fromMs, toMs }: DeadLetterFilter): { readonly from: st
   return { from, to: toMs <= 0 ? '0-0' : String(Math.ceil(toMs) - 1) }
 }
 
-/** What the entry id can't tell: type and error. */
+/** What the entry id can't tell: type, reason and error. */
 export function matches(filter: DeadLetterFilter, letter: DeadLetterSummary): boolean {
-  const { type, error } = filter
+  const { type, reason, error } = filter
+  if (reason !== undefined && letter.reason !== reason) return false
   if (type !== undefined && letter.type !== type) return false
   if (error === undefined) return true
   return isFingerprint(error) ? letter.fingerprint === error : letter.error.includes(error)
 }
 
 /** Equal for equal filters; a cursor carries it. */
-export function digestOf({ stream, type, error, fromMs, toMs }: DeadLetterFilter): string {
-  const text = JSON.stringify([stream ?? null, type ?? null, error ?? null, fromMs ?? null, toMs ?? null])
+export function digestOf({ stream, type, reason, error, fromMs, toMs }: DeadLetterFilter): string {
+  const parts = [stream, type, reason, error, fromMs, toMs]
+  const text = JSON.stringify(parts.map((part) => part ?? null))
   return createHash('sha256').update(text).digest('base64url').slice(0, 12)
 }

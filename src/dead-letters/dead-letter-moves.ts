@@ -1,4 +1,7 @@
-/** What a dead letter becomes when it is sent back: its attempts start again, its history stays. Pure but for the schema. */
+/**
+ * What a dead letter becomes when it is sent back: its attempts start again, its history stays, and it has no deadline any
+ * more: whoever sends it back wants it to run. Pure but for the schema.
+ */
 import { describeError, errorCode, MillraceError } from '../contracts/errors.ts'
 import { validatePayload } from '../contracts/schema.ts'
 import { type Catalogue, versionKey } from '../policies/catalogue.ts'
@@ -20,7 +23,7 @@ const NO_PAYLOAD = Buffer.alloc(0)
 export function toRedrive({ token, entryId, head }: DeadEntry): Redrive {
   const entry = decodeEntry(head)
   const trail = redriven(entry)
-  const bytes = encodeEntry({ ...entry, trail }, NO_PAYLOAD)
+  const bytes = encodeEntry({ ...entry, expiresAtMs: undefined, trail }, NO_PAYLOAD)
   return { token, entryId, bytes, replacesBytes: head.length, record: recordOf(trail) }
 }
 
@@ -66,7 +69,7 @@ export async function toEditedRedrive(
     )
   }
   const trail = redriven(entry)
-  const bytes = encodeEntry({ ...entry, key, trail }, packed)
+  const bytes = encodeEntry({ ...entry, key, expiresAtMs: undefined, trail }, packed)
   return {
     token: found.token,
     entryId: found.entryId,

@@ -1,4 +1,5 @@
 /** A dead letter as people see it: which command, why it died, and everything it went through before. */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { errorCode } from '../contracts/errors.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { DeadEntry } from '../redis/dead-letter-stream.ts'
@@ -22,7 +23,9 @@ export interface DeadLetterSummary {
   readonly type: string
   readonly version: number
   readonly key: string
-  /** Why the last run failed. */
+  /** Undefined for an entry that only a newer version can read, or that an older one wrote. */
+  readonly reason: DeadReason | undefined
+  /** Why the last run failed, or never came. */
   readonly error: string
   /** Equal for errors that differ only in numbers, ids and quoted parts. */
   readonly fingerprint: string
@@ -57,6 +60,7 @@ export function summarise(ids: CommandIds, keys: PartitionKeys, dead: DeadEntry)
     type: entry?.type ?? '',
     version: entry?.version ?? 0,
     key: entry?.key ?? '',
+    reason: trail.reason,
     error,
     fingerprint: fingerprintOf(error),
     attempts: trail.attempts,

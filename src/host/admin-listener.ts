@@ -31,7 +31,7 @@ export class AdminListener extends Service {
     const { settings, catalogue, command, ids, clock, telemetry } = ground
     const streams = () => readOverviews(command, catalogue.streams)
     this.metrics = new Metrics({ catalogue, telemetry, streams })
-    const schedules = new Schedules({ command, catalogue, ids, clock })
+    const schedules = new Schedules({ command, catalogue, ids })
     this.#deadLetters = new DeadLetters({ command, catalogue, ids, clock, telemetry })
     const sources = { schedules, deadLetters: this.#deadLetters, metrics: this.metrics }
     const { app } = createAdminApp({ command, catalogue, ...sources, telemetry, ...health })

@@ -8,20 +8,46 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import { CONNECTION_DEFAULTS, type RedisLink, RedisLinks } from '../redis/connection.ts'
 import { joinFleet } from '../redis/fleet.ts'
-import { checkServer, openFirstLink, type ServerInfo } from '../redis/server-check.ts'
+import { LossWatch } from '../redis/loss-watch.ts'
+import {
+  type Confirmation,
+  chooseConfirmation,
+  hasWaitAof,
+  type ReplicationRule,
+} from '../redis/replication.ts'
+import {
+  checkReplicas,
+  checkServer,
+  fsyncConfig,
+  openFirstLink,
+  type ServerInfo,
+} from '../redis/server-check.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
 
 export interface ConnectionsOptions {
   readonly url: string
   readonly settings: Settings
+  /** True for a role that takes commands in: it does not start where it could not keep its word. */
+  readonly accepts: boolean
   readonly catalogue: Catalogue
   readonly clock: Clock
   readonly telemetry: Telemetry
 }
 
+/** How tier `replicated` is kept on this server. */
+export interface Replication {
+  readonly rule: ReplicationRule
+  readonly confirmation: Confirmation
+}
+
+const REPLICAS_LOOK_MS = 100
+
 interface Opened {
   readonly command: RedisLink
+  /** Undefined for the other tiers. */
+  readonly replication: Replication | undefined
+  readonly lossWatch: LossWatch
   readonly ids: CommandIds
   readonly server: ServerInfo
 }
@@ -49,14 +75,39 @@ export class Connections extends Service {
   }
 
   protected override async onStart(): Promise<void> {
-    const { settings, catalogue } = this.#options
+    const { settings, catalogue, telemetry } = this.#options
     const command = await openFirstLink(this.links, settings.redisWaitMs, this.stopSignal)
     const server = await checkServer(command, {
       durability: settings.durability,
       tolerated: settings.allowUnsafe,
     })
+    const replication = await this.#replication(command, server)
     const ids = await joinFleet(command, catalogue.streams.values())
-    this.#opened = { command, ids, server }
+    const lossWatch = new LossWatch({ telemetry, streams: catalogue.streams.values() })
+    await lossWatch.watch(command)
+    this.#opened = { command, replication, lossWatch, ids, server }
+  }
+
+  /** A role that only works on what was accepted starts also while replicas are away. */
+  async #replication(link: RedisLink, server: ServerInfo): Promise<Replication | undefined> {
+    const { settings, accepts, clock } = this.#options
+    if (settings.durability !== 'replicated') return undefined
+    const rule = { replicas: settings.replicas, waitMs: settings.replicaWaitMs }
+    if (accepts) {
+      const endMs = clock.monotonicMs() + settings.redisWaitMs
+      await checkReplicas(link, rule, settings.allowUnsafe, async () => {
+        if (clock.monotonicMs() >= endMs || this.stopSignal.aborted) return false
+        await clock.sleep(REPLICAS_LOOK_MS, this.stopSignal)
+        return true
+      })
+    }
+    const config = await fsyncConfig(link)
+    const confirmation = chooseConfirmation({
+      hasWaitAof: await hasWaitAof(link),
+      appendOnly: server.appendOnly,
+      appendfsync: config?.get('appendfsync'),
+    })
+    return { rule, confirmation }
   }
 
   protected override async onStop(): Promise<void> {

@@ -14,14 +14,18 @@ import {
   type UnsafeName,
 } from '../config/settings.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import type { Lease, LeaseOptions } from '../contracts/lease.ts'
 import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { TelemetryListener } from '../contracts/telemetry.ts'
 import { prepareSchedules } from '../cron/prepared-schedule.ts'
+import { Leases } from '../leases/leases.ts'
 import { buildCatalogue, type Definition, versionKey } from '../policies/catalogue.ts'
+import { shownAddress } from '../redis/address.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
+import { standingLeases } from './ambient-lease.ts'
 import { Connections } from './connections.ts'
 import { type Discovery, discover } from './discover.ts'
 import { ManagedRedis } from './managed-redis.ts'
@@ -69,6 +73,14 @@ export interface Millrace extends AsyncDisposable {
   readonly urls: RoleUrls
   /** Finishes what was begun within `drainLimitMs`, ends every connection and the managed Redis. */
   stop(): Promise<void>
+  /**
+   * Waits until this process holds the lease of this name: 1-63 characters of a-z, 0-9, "_" and "-". The same lease in all
+   * processes on this Redis. Inside handlers use the exported `lease`.
+   *
+   * @throws MillraceError `definition.invalid`, `config.unknown-option`; `lease.held`, `redis.unavailable`, `redis.unknown`
+   * when `waitMs` is over; `service.stopped`; or the reason of `signal`
+   */
+  lease(name: string, options?: LeaseOptions): Promise<Lease>
   /** Returns the function that unsubscribes. */
   subscribe(listener: TelemetryListener): () => void
 }
@@ -127,6 +139,7 @@ export class MillraceHost implements Millrace {
   readonly #telemetry: TelemetryHub = new TelemetryHub()
   readonly #supervisor: Supervisor
   #managed: ManagedRedis | undefined
+  #leases: Leases | undefined
   #summary: MillraceSummary | undefined
 
   constructor(options: MillraceHostOptions) {
@@ -152,6 +165,11 @@ export class MillraceHost implements Millrace {
   /** False when something had to be left behind while stopping. */
   get endedCleanly(): boolean {
     return this.#supervisor.endedCleanly
+  }
+
+  async lease(name: string, options: LeaseOptions = {}): Promise<Lease> {
+    if (this.#leases !== undefined) return await this.#leases.acquire(name, options)
+    throw new MillraceError('service.stopped', 'The process has not started.')
   }
 
   subscribe(listener: TelemetryListener): () => void {
@@ -186,16 +204,25 @@ export class MillraceHost implements Millrace {
     await supervisor.start()
     const { catalogue, files } = await this.#definitions()
     const url = settings.redisUrl ?? (await this.#ownRedis())
-    const connections = await supervisor.run(new Connections({ url, settings, catalogue, clock, telemetry }))
-    const { command, ids, server } = connections.opened
+    const accepts = role === 'api' || role === 'all'
+    const connections = await supervisor.run(
+      new Connections({ url, settings, accepts, catalogue, clock, telemetry }),
+    )
+    const { command, replication, lossWatch, ids, server } = connections.opened
+    const { links } = connections
+    const leases = await supervisor.run(standingLeases(new Leases({ links, clock, telemetry })))
+    this.#leases = leases
     const health = this.#managed === undefined ? [] : [this.#managed]
     const urls = await startRole(role, {
       supervisor,
       settings,
       catalogue,
-      links: connections.links,
+      links,
       command,
+      replication,
+      lossWatch,
       ids,
+      leases,
       clock,
       telemetry,
       logger,
@@ -235,7 +262,7 @@ export class MillraceHost implements Millrace {
     this.#managed = new ManagedRedis({
       dataFolder: settings.dataFolder,
       program: settings.redisServer,
-      durability: settings.durability,
+      durability: settings.durability === 'fsync' ? 'fsync' : 'everysec',
       role,
       mayJoin: role !== 'all',
       clock: SYSTEM_CLOCK,
@@ -248,17 +275,10 @@ export class MillraceHost implements Millrace {
 
   #redisPlace(): string {
     const { settings } = this.#options
-    if (this.#managed === undefined) return `at ${withoutSecrets(settings.redisUrl ?? '')}`
+    if (this.#managed === undefined) return `at ${shownAddress(settings.redisUrl ?? '')}`
     if (this.#managed.standing === 'guest') return `joined, data in ${settings.dataFolder}`
     return `our own (process ${this.#managed.pid}), data in ${settings.dataFolder}`
   }
-}
-
-function withoutSecrets(url: string): string {
-  if (!URL.canParse(url)) return url
-  const parsed = new URL(url)
-  parsed.password = ''
-  return parsed.href
 }
 
 /** For `millrace start`: settings from flags and the environment. */

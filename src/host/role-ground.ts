@@ -2,12 +2,15 @@
 import type { Settings } from '../config/settings.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Logger } from '../contracts/logger.ts'
+import type { Leases } from '../leases/leases.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
+import type { LossWatch } from '../redis/loss-watch.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
+import type { Replication } from './connections.ts'
 
 export interface RoleGround {
   readonly supervisor: Supervisor
@@ -15,7 +18,11 @@ export interface RoleGround {
   readonly catalogue: Catalogue
   readonly links: RedisLinks
   readonly command: RedisLink
+  /** Undefined unless the tier is `replicated`. */
+  readonly replication: Replication | undefined
+  readonly lossWatch: LossWatch
   readonly ids: CommandIds
+  readonly leases: Leases
   readonly clock: Clock
   readonly telemetry: TelemetryHub
   readonly logger: Logger

@@ -3,7 +3,7 @@
  *
  *   every role   admin listener, dead letters
  *   project      projectors
- *   work         consumer
+ *   work         consumer, singletons
  *   schedule     cron scheduler
  *   api          view reader, command bus, public listener
  *   all          the four in one process
@@ -20,10 +20,12 @@ import { CronScheduler } from '../cron/cron-scheduler.ts'
 import type { Metrics } from '../http/metrics.ts'
 import { createPublicApp } from '../http/public-app.ts'
 import { HttpServer } from '../http/server.ts'
+import { Singletons } from '../leases/singletons.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { ProjectorSet } from '../projections/projector-set.ts'
 import { ViewReader } from '../projections/view-reader.ts'
 import type { RedisLink } from '../redis/connection.ts'
+import { ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
 import type { Service } from '../runtime/service.ts'
@@ -63,6 +65,7 @@ export async function startRole(role: Role, ground: RoleGround): Promise<RoleUrl
   const runs = (part: Role): boolean => role === 'all' || role === part
   if (runs('project')) await start.projectors()
   if (runs('work')) await start.consumer(role)
+  if (runs('work')) await start.singletons()
   if (runs('schedule')) await start.scheduler()
   const api = runs('api') ? await start.api(admin.metrics) : undefined
   await start.finished()
@@ -106,15 +109,22 @@ class RoleStart {
 
   /** A process of all roles may have nothing to handle; one that is there to work may not. */
   async consumer(role: Role): Promise<void> {
-    const { settings, links, command, catalogue, ids, clock, telemetry, logger } = this.#ground
-    if (role === 'all' && catalogue.handlers.size === 0) return
+    const { settings, links, command, replication, catalogue, ids, clock, telemetry, logger } = this.#ground
+    if (catalogue.handlers.size === 0 && (role === 'all' || catalogue.singletons.size > 0)) return
     const options = {
       inFlightMax: settings.inFlightMax,
       drainLimitMs: Math.ceil(settings.drainLimitMs * HANDLERS_SHARE),
     }
     const handlers = runnableHandlers(catalogue, { link: command, clock })
-    const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options }
+    const rule = replication?.rule
+    const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options, rule }
     await this.#run(new Consumer(parts))
+  }
+
+  async singletons(): Promise<void> {
+    const { catalogue, leases, clock, telemetry, logger } = this.#ground
+    if (catalogue.singletons.size === 0) return
+    await this.#run(new Singletons({ singletons: catalogue.singletons, leases, clock, telemetry, logger }))
   }
 
   async scheduler(): Promise<void> {
@@ -125,12 +135,16 @@ class RoleStart {
   /** Answers where the public listener is. */
   async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
+    const { replication, lossWatch } = this.#ground
     const { durability, host, port, redisWaitMs, idempotencyWindowMs, idempotencyRecordsMax } = settings
     const options = { durability, idempotencyWindowMs, idempotencyRecordsMax }
     const link = links.open('ingest')
     await link.whenReady(redisWaitMs)
+    await lossWatch.watch(link)
+    const quorum = replication && new ReplicaQuorum({ links, ...replication })
+    await quorum?.whenReady(redisWaitMs)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
-    const bus = await this.#run(new CommandBus({ link, catalogue, ids, clock, telemetry, options }))
+    const bus = await this.#run(new CommandBus({ link, quorum, catalogue, ids, clock, telemetry, options }))
     const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })

@@ -20,8 +20,14 @@ const LEVELS: { readonly [Name in TelemetryName]?: Level } = {
   'projection.event-skipped': 'warn',
   'connection.lost': 'warn',
   'service.failed': 'warn',
+  'run.overdue': 'warn',
+  'memory.pressed': 'warn',
   'connection.restored': 'info',
   'entries.claimed': 'info',
+  'schedule.missed': 'warn',
+  'lease.acquired': 'info',
+  'lease.lost': 'warn',
+  'lease.released': 'info',
   'schedule.refused': 'info',
 }
 

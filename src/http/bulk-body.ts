@@ -6,7 +6,7 @@ import { isUtf8 } from 'node:buffer'
 import type { Submission } from '../commands/submission.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
-import { parseDelivery } from './delivery.ts'
+import { parseDelivery, parseExpiry } from './delivery.ts'
 import { isIdempotencyKey } from './idempotency-key.ts'
 import type { Media } from './media-type.ts'
 import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
@@ -118,7 +118,7 @@ function tooMany(count: number, itemsMax: number): MillraceError {
   )
 }
 
-const FIELDS = ['type', 'payload', 'idempotencyKey', 'delayMs', 'deliverAt']
+const FIELDS = ['type', 'payload', 'idempotencyKey', 'delayMs', 'deliverAt', 'expiresInMs', 'expiresAt']
 
 function toItem(value: unknown, index: number, bounds: BulkBounds): BulkItem {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -145,6 +145,7 @@ function toSubmission(fields: Record<string, unknown>, index: number, bounds: Bu
     payload,
     idempotencyKey: keyOfItem(idempotencyKey, index, bounds),
     deliver: parseDelivery(fields['delayMs'], fields['deliverAt']),
+    expires: parseExpiry(fields['expiresInMs'], fields['expiresAt']),
     trace: bounds.trace,
   }
 }

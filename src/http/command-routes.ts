@@ -8,13 +8,13 @@ import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
 import type { CommandReport } from '../commands/command-status.ts'
 import { fingerprintOf } from '../commands/idempotency.ts'
-import type { AcceptedCommand, Delivery, Submission, SubmitOutcome } from '../commands/submission.ts'
+import type { AcceptedCommand, Submission, SubmitOutcome } from '../commands/submission.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
 import { type BulkItem, isRefusal, parseBulk, parseJson } from './bulk-body.ts'
-import { parseDeliveryQuery } from './delivery.ts'
+import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import { etagOf, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
@@ -90,7 +90,7 @@ async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRoutePar
   const media = mediaOf(headers.get('content-type'))
   if (media === undefined || media === 'ndjson') throw unsupported(headers, SINGLE_TYPES)
   const idempotencyKey = readKey(headers)
-  const deliver = url.includes('?') ? readDelivery(url) : undefined
+  const times = url.includes('?') ? readTimes(url) : undefined
   const trace = headers.get('traceparent') ?? undefined
   const entered = bodies.enter(c, bounds.bodyBytesMax)
   const place = typeof entered === 'number' ? entered : await entered
@@ -98,7 +98,7 @@ async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRoutePar
     const body = Buffer.from(await c.req.raw.arrayBuffer())
     const payload = decodePayload(media, headers, body)
     const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(type, media, body)
-    return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, deliver, trace }))
+    return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times }))
   } finally {
     bodies.leave(place)
   }
@@ -138,9 +138,8 @@ function readKey(headers: Headers): string | undefined {
   return key === null ? undefined : parseIdempotencyKey(key)
 }
 
-function readDelivery(url: string): Delivery | undefined {
-  const { delayMs, deliverAt } = readQuery(url, ['delayMs', 'deliverAt'])
-  return parseDeliveryQuery(delayMs, deliverAt)
+function readTimes(url: string): CommandTimes {
+  return parseTimesQuery(readQuery(url, TIME_NAMES))
 }
 
 function acceptedResponse({ id, type, status, durability, deduplicated }: AcceptedCommand): Response {
@@ -259,7 +258,7 @@ function statusResponse(c: RouteContext, report: CommandReport, clock: Clock): R
 }
 
 function statusBody(report: CommandReport): object {
-  const { id, stream, status, attempt, result, dueAtMs, deadLetterId } = report
+  const { id, stream, status, attempt, result, reason, dueAtMs, deadLetterId } = report
   const problem = problemOfCommand(report)
   return {
     id,
@@ -267,6 +266,7 @@ function statusBody(report: CommandReport): object {
     status,
     ...(attempt === undefined ? {} : { attempt }),
     ...(result === undefined ? {} : { result }),
+    ...(reason === undefined ? {} : { reason }),
     ...(problem === undefined ? {} : { problem }),
     ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs).toISOString() }),
     ...(deadLetterId === undefined ? {} : { deadLetterId }),
@@ -274,11 +274,12 @@ function statusBody(report: CommandReport): object {
 }
 
 /** Why a command is not done; a problem of the command, not of this request. */
-function problemOfCommand({ status, error }: CommandReport): Problem | undefined {
+function problemOfCommand({ status, reason, error }: CommandReport): Problem | undefined {
   if (status === 'lost') {
     return describeProblem('command-lost', 'It was acknowledged, and Redis no longer has it.')
   }
-  return error === undefined ? undefined : describeProblem('command-failed', error)
+  const name = reason === 'expired' ? 'command-expired' : 'command-failed'
+  return error === undefined ? undefined : describeProblem(name, error)
 }
 
 const RETRY_AFTER_MAX_S = 60

@@ -4,6 +4,7 @@
  * What a request means is read strictly: a filter with an unknown name would mean more dead letters than was intended.
  */
 import type { Hono } from 'hono'
+import { DEAD_REASONS } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import type { DeadLetter, DeadLetterSummary } from '../dead-letters/dead-letter.ts'
@@ -29,7 +30,7 @@ export interface DeadLetterRouteParts {
 
 const BODY_BYTES_MAX = 512 * 1024
 const ERROR_CHARS_MAX = 500
-const FILTER_NAMES = ['stream', 'type', 'error', 'from', 'to'] as const
+const FILTER_NAMES = ['stream', 'type', 'reason', 'error', 'from', 'to'] as const
 
 export function addDeadLetterRoutes(app: Hono<HttpEnv>, parts: DeadLetterRouteParts): void {
   const { deadLetters, answers } = parts
@@ -127,7 +128,9 @@ async function readBody(c: RouteContext, { bodies }: DeadLetterRouteParts): Prom
 function readPlan(body: unknown): { readonly filter: DeadLetterFilter; readonly options: OperationOptions } {
   const { filter, dryRun, ratePerSecond } = readFields(body, ['filter', 'dryRun', 'ratePerSecond'])
   if (filter === undefined) {
-    throw malformed('"filter" is missing. It names stream, type, error, from, to; {} means all dead letters.')
+    throw malformed(
+      '"filter" is missing. It names stream, type, reason, error, from, to; {} means all dead letters.',
+    )
   }
   if (dryRun !== undefined && typeof dryRun !== 'boolean') throw malformed('"dryRun" is true or false.')
   if (ratePerSecond !== undefined && typeof ratePerSecond !== 'number') {
@@ -151,7 +154,10 @@ function readFilter(given: Readonly<Record<string, unknown>>, what: string): Dea
     throw malformed(`${what} "${name}" is a time such as "2030-01-31T08:00:00Z" (RFC 3339).`)
   }
   const [stream, type, error] = [text('stream'), text('type'), text('error')]
-  return { stream, type, error, fromMs: time('from'), toMs: time('to') }
+  const reason = DEAD_REASONS.find((known) => known === given['reason'])
+  if (given['reason'] !== undefined && reason === undefined)
+    throw malformed(`${what} "reason" is one of ${DEAD_REASONS.join(', ')}.`)
+  return { stream, type, reason, error, fromMs: time('from'), toMs: time('to') }
 }
 
 /** @throws MillraceError `command.malformed` */

@@ -1,6 +1,9 @@
-/** When a command is to be delivered, as a request says it: `delayMs`, or `deliverAt` as an RFC 3339 time. */
+/**
+ * When a command is to be delivered, and when it expires, as a request says it: `delayMs` and `expiresInMs`, or `deliverAt` and
+ * `expiresAt` as RFC 3339 times.
+ */
 
-import type { Delivery } from '../commands/submission.ts'
+import type { Delivery, Expiry } from '../commands/submission.ts'
 import { MillraceError } from '../contracts/errors.ts'
 
 const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/
@@ -25,25 +28,52 @@ export function timeOf(text: unknown): number | undefined {
   return Number.isFinite(atMs) && atMs >= 0 ? atMs : undefined
 }
 
+/** @throws MillraceError `command.invalid` when both are given or one is not what it should be */
+export function parseExpiry(expiresInMs: unknown, expiresAt: unknown): Expiry | undefined {
+  if (expiresInMs === undefined && expiresAt === undefined) return undefined
+  if (expiresInMs !== undefined && expiresAt !== undefined)
+    throw refused('Give "expiresInMs" or "expiresAt", not both.')
+  if (expiresInMs !== undefined) {
+    if (typeof expiresInMs === 'number' && Number.isInteger(expiresInMs) && expiresInMs >= 1)
+      return { inMs: expiresInMs }
+    throw refused('"expiresInMs" must be a whole number of milliseconds, 1 or more.')
+  }
+  const atMs = timeOf(expiresAt)
+  if (atMs !== undefined) return { atMs }
+  throw refused('"expiresAt" must be a time such as "2030-01-31T08:00:00Z" (RFC 3339).')
+}
+
+export const TIME_NAMES = ['delayMs', 'deliverAt', 'expiresInMs', 'expiresAt'] as const
+
+export interface CommandTimes {
+  readonly deliver: Delivery | undefined
+  readonly expires: Expiry | undefined
+}
+
 /**
  * The same from query parameters.
  *
  * @throws MillraceError `command.malformed`
  */
-export function parseDeliveryQuery(
-  delayMs: string | undefined,
-  deliverAt: string | undefined,
-): Delivery | undefined {
-  if (delayMs === undefined && deliverAt === undefined) return undefined
-  const delay = delayMs !== undefined && /^\d{1,15}$/.test(delayMs) ? Number(delayMs) : delayMs
+export function parseTimesQuery(
+  query: Readonly<Partial<Record<(typeof TIME_NAMES)[number], string | undefined>>>,
+): CommandTimes {
+  const { delayMs, deliverAt, expiresInMs, expiresAt } = query
   try {
-    return parseDelivery(delay, deliverAt)
+    return {
+      deliver: parseDelivery(numberOf(delayMs), deliverAt),
+      expires: parseExpiry(numberOf(expiresInMs), expiresAt),
+    }
   } catch (error) {
     throw new MillraceError(
       'command.malformed',
       error instanceof Error ? error.message : 'The query is wrong.',
     )
   }
+}
+
+function numberOf(text: string | undefined): string | number | undefined {
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : text
 }
 
 function refused(sentence: string): MillraceError {

@@ -31,7 +31,12 @@ export type MetricRules = { readonly [Name in TelemetryName]?: (payload: Telemet
 /** Labels that the catalogue does not declare become `other`. */
 export function metricRules(catalogue: Catalogue, metrics: MetricMaker): MetricRules {
   const known = knownNames(catalogue)
-  return { ...commandRules(known, metrics), ...viewRules(known, metrics), ...faultRules(metrics) }
+  return {
+    ...commandRules(known, metrics),
+    ...leaseRules(known, metrics),
+    ...viewRules(known, metrics),
+    ...faultRules(metrics),
+  }
 }
 
 function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
@@ -46,6 +51,11 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     'stream',
     'reason',
   ])
+  const unconfirmed = metrics.counter(
+    'commands_unconfirmed_total',
+    'Commands stored that too few replicas confirmed in time.',
+    byStream,
+  )
   const read = metrics.counter('entries_read_total', 'Entries read by workers.', byStream)
   const claimed = metrics.counter('entries_claimed_total', 'Entries taken over from dead workers.', byStream)
   const released = metrics.counter('entries_released_total', 'Entries handed back while draining.', byStream)
@@ -69,35 +79,28 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
   const deadByType = metrics.counter('commands_dead_lettered_total', 'Commands that became dead letters.', [
     'stream',
     'type',
+    'reason',
   ])
+  const overdue = metrics.counter('handler_runs_overdue_total', 'Runs that passed their time limit.', [
+    'stream',
+    'type',
+  ])
+  const returned = metrics.counter(
+    'handler_runs_returned_late_total',
+    'Of these, the ones that have returned since.',
+    ['stream', 'type'],
+  )
   const retriedByType = metrics.counter('commands_retried_total', 'Runs that asked for another one.', [
     'stream',
     'type',
   ])
-  const refusals = metrics.counter(
-    'settlements_refused_total',
-    'Settlements of workers that had lost the lease of their partition.',
-    byStream,
-  )
-  const leases = metrics.counter(
-    'partition_leases_total',
-    'Leases of ordered partitions taken, released and lost by this process.',
-    ['stream', 'change'],
-  )
-  const filled = metrics.counter(
-    'partition_filled_total',
-    'Times that an ordered partition held as many waiting commands as it may, and stopped reading.',
-    byStream,
-  )
-  const freed = metrics.counter('partition_freed_total', 'Times that such a partition read on.', byStream)
-  const leased = (change: string) => (payload: { stream: string }) =>
-    leases.add(1, { stream: known.stream(payload.stream), change })
   const trimmed = metrics.counter('entries_trimmed_total', 'Entries trimmed, by log.', ['stream', 'log'])
   return {
     'commands.accepted': ({ stream, count, deduplicated: repeated }) => {
       accepted.add(count, { stream: known.stream(stream) })
       deduplicated.add(repeated, { stream: known.stream(stream) })
     },
+    'commands.unconfirmed': ({ stream, count }) => unconfirmed.add(count, { stream: known.stream(stream) }),
     'commands.refused': ({ stream, reason, count }) =>
       refused.add(count, { stream: known.stream(stream), reason }),
     'entries.read': ({ stream, count }) => read.add(count, { stream: known.stream(stream) }),
@@ -118,17 +121,46 @@ function commandRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       events.add(appended, label)
       settling.observeMs(durationMs, label)
     },
-    'command.dead-lettered': ({ stream, type }) =>
-      deadByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'command.dead-lettered': ({ stream, type, reason }) =>
+      deadByType.add(1, { stream: known.stream(stream), type: known.type(type), reason }),
+    'run.overdue': ({ stream, type }) =>
+      overdue.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'run.returned-late': ({ stream, type }) =>
+      returned.add(1, { stream: known.stream(stream), type: known.type(type) }),
     'command.retried': ({ stream, type }) =>
       retriedByType.add(1, { stream: known.stream(stream), type: known.type(type) }),
+    'stream.trimmed': ({ stream, log, count }) => trimmed.add(count, { stream: known.stream(stream), log }),
+  }
+}
+
+/** Streams that are ordered by key. */
+function leaseRules(known: KnownNames, metrics: MetricMaker): MetricRules {
+  const byStream = ['stream']
+  const refusals = metrics.counter(
+    'settlements_refused_total',
+    'Settlements of workers that had lost the lease of their partition.',
+    byStream,
+  )
+  const leases = metrics.counter(
+    'partition_leases_total',
+    'Leases of ordered partitions taken, released and lost by this process.',
+    ['stream', 'change'],
+  )
+  const filled = metrics.counter(
+    'partition_filled_total',
+    'Times that an ordered partition held as many waiting commands as it may, and stopped reading.',
+    byStream,
+  )
+  const freed = metrics.counter('partition_freed_total', 'Times that such a partition read on.', byStream)
+  const leased = (change: string) => (payload: { stream: string }) =>
+    leases.add(1, { stream: known.stream(payload.stream), change })
+  return {
     'settlements.refused': ({ stream, count }) => refusals.add(count, { stream: known.stream(stream) }),
     'partition.taken': leased('taken'),
     'partition.released': leased('released'),
     'partition.lost': leased('lost'),
     'partition.filled': ({ stream }) => filled.add(1, { stream: known.stream(stream) }),
     'partition.freed': ({ stream }) => freed.add(1, { stream: known.stream(stream) }),
-    'stream.trimmed': ({ stream, log, count }) => trimmed.add(count, { stream: known.stream(stream), log }),
   }
 }
 
@@ -164,10 +196,8 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
       skipped.add(1, { projection: known.projection(projection) }),
     'view.read': ({ projection, cached }) =>
       reads.add(1, { projection: known.projection(projection), cached: String(cached) }),
-    'schedule.fired': ({ schedule, missed: count }) => {
-      fired.add(1, { schedule: known.schedule(schedule) })
-      missed.add(count, { schedule: known.schedule(schedule) })
-    },
+    'schedule.fired': ({ schedule }) => fired.add(1, { schedule: known.schedule(schedule) }),
+    'schedule.missed': ({ schedule, count }) => missed.add(count, { schedule: known.schedule(schedule) }),
   }
 }
 
@@ -182,7 +212,9 @@ function faultRules(metrics: MetricMaker): MetricRules {
     'route',
   ])
   const deaths = metrics.counter('workers_pronounced_dead_total', 'Consumers whose heartbeat stopped.', [])
+  const pressed = metrics.counter('memory_pressed_total', "Times that Redis's memory pressed.", ['level'])
   return {
+    'memory.pressed': ({ level }) => pressed.add(level === 'none' ? 0 : 1, { level }),
     'alarm.raised': ({ alarm }) => alarms.add(1, { alarm }),
     'service.failed': ({ service }) => faults.add(1, { service }),
     'connection.lost': ({ role }) => lost.add(1, { role }),

@@ -34,6 +34,8 @@ export interface ListenerMetrics {
 /** What waits in this process for Redis. */
 export interface WaitingMetrics {
   readonly waiting: { readonly count: number; readonly bytes: number }
+  /** Undefined unless acceptance waits for replicas. */
+  readonly replicas?: { readonly following: number; readonly needed: number } | undefined
 }
 
 const BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
@@ -180,6 +182,12 @@ export class Metrics implements MetricMaker {
     })
     this.#gauge('bus_waiting_commands', 'Commands that wait in this process for Redis.', [], (gauge) => {
       gauge.set(this.#waiting.reduce((total, { waiting }) => total + waiting.count, 0))
+    })
+    this.#gauge('replicas_following', 'Replicas that follow the primary closely.', [], (gauge) => {
+      for (const { replicas } of this.#waiting) if (replicas !== undefined) gauge.set(replicas.following)
+    })
+    this.#gauge('replicas_needed', 'Replicas that must have what is accepted.', [], (gauge) => {
+      for (const { replicas } of this.#waiting) if (replicas !== undefined) gauge.set(replicas.needed)
     })
     this.#gauge('bus_waiting_bytes', 'Their bytes.', [], (gauge) => {
       gauge.set(this.#waiting.reduce((total, { waiting }) => total + waiting.bytes, 0))

@@ -31,10 +31,12 @@ export type ProblemName =
   | 'nothing-accepted'
   | 'view-not-there-yet'
   | 'command-failed'
+  | 'command-expired'
   | 'command-lost'
   | 'internal-error'
   | 'temporary-reduced-capacity'
   | 'outcome-unknown'
+  | 'stored-unconfirmed'
   | 'idempotency-keys-full'
   | 'projection-stopped'
 
@@ -136,6 +138,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     meaning:
       'Found inside the status of a command, not as an answer: its handler threw, asked for a retry, or rejected it. The detail says why; a dead command waits as a dead letter.',
   },
+  'command-expired': {
+    status: 500,
+    title: 'The command expired',
+    meaning:
+      'Found inside the status of a command, not as an answer: its deadline passed before it could run, so its handler was not called. It waits as a dead letter; redriven, it has no deadline any more.',
+  },
   'command-lost': {
     status: 500,
     title: 'The command was lost',
@@ -158,6 +166,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     title: 'Perhaps stored, perhaps not',
     meaning:
       'The answer of Redis was lost. Retry: with the same idempotency key this is always safe; without a key the command may be stored twice.',
+  },
+  'stored-unconfirmed': {
+    status: 503,
+    title: 'Stored, but not confirmed by the replicas',
+    meaning:
+      'The primary has it, and too few replicas said in time that they have it too: it will run, unless the primary fails first. Retry: with the same idempotency key this gives the same id, once the replicas have it; without a key the command may be stored twice.',
   },
   'idempotency-keys-full': {
     status: 503,
@@ -185,6 +199,7 @@ const PROBLEM_OF = {
   'folder.owned': 'internal-error',
   'redis.unavailable': 'temporary-reduced-capacity',
   'redis.unknown': 'outcome-unknown',
+  'durability.unconfirmed': 'stored-unconfirmed',
   'command.unknown-type': 'unknown-command-type',
   'command.malformed': 'malformed-request',
   'command.invalid': 'invalid-command',
@@ -198,6 +213,8 @@ const PROBLEM_OF = {
   'cancel.too-late': 'cancel-too-late',
   'dead-letter.conflict': 'dead-letter-conflict',
   'schedule.conflict': 'schedule-conflict',
+  'lease.held': 'internal-error',
+  'lease.lost': 'internal-error',
   'cursor.invalid': 'malformed-request',
   'view.wait-timeout': 'view-not-there-yet',
   'view.unknown-projection': 'unknown-projection',

@@ -1,6 +1,7 @@
 /** Schedules for operators: what ticks when, run one now, pause, resume. */
 import type { Hono } from 'hono'
 import type { ScheduleReport, Schedules } from '../cron/schedules.ts'
+import type { MissedTicks } from '../policies/catch-up.ts'
 import { type Answers, jsonResponse } from './answers.ts'
 import type { HttpEnv } from './http-env.ts'
 
@@ -52,13 +53,19 @@ export function addScheduleRoutes(app: Hono<HttpEnv>, { schedules, answers }: Sc
 
 /** Times as people and programs read them. */
 function told(report: ScheduleReport): object {
-  const { nextTicksMs, decidedThroughMs, lastRuns, ...rest } = report
+  const { nextTicksMs, decidedThroughMs, lastRuns, missed, overlapped, ...rest } = report
   return {
     ...rest,
     nextTicks: nextTicksMs.map(timeText),
     decidedThrough: decidedThroughMs === undefined ? null : timeText(decidedThroughMs),
     lastRuns: lastRuns.map(({ id, tickMs }) => ({ id, tick: timeText(tickMs) })),
+    missed: missed.map(rangeText),
+    overlapped: overlapped.map(rangeText),
   }
+}
+
+function rangeText({ count, firstMs, lastMs }: MissedTicks): object {
+  return { first: timeText(firstMs), last: timeText(lastMs), count }
 }
 
 function timeText(ms: number): string {

@@ -1,5 +1,6 @@
 /**
- * Whether producers may append to a stream: decided from samples of its depth and of Redis's memory, never from a request.
+ * Whether producers may append to a stream: decided from samples of its depth, of how long its oldest entry has waited, and of
+ * Redis's memory, never from a request.
  *
  * The door closes at a limit and opens again a little below it, so that it does not flap. How long a producer should wait
  * follows from how fast the backlog shrank between the last two samples.
@@ -9,6 +10,8 @@ export interface AdmissionLimits {
   readonly depthMax: number
   /** Share of Redis's memory limit at which every door closes, (0, 1]. */
   readonly memoryRatioMax: number
+  /** How long the oldest entry that no worker was given may have waited, ms. */
+  readonly waitedMsMax: number
 }
 
 export interface LoadSample {
@@ -18,6 +21,8 @@ export interface LoadSample {
   readonly depth: number
   /** Used memory as a share of the limit. */
   readonly memoryRatio: number
+  /** Since the oldest entry that no worker was given came in, by Redis's clock; 0 when none waits. */
+  readonly waitedMs: number
 }
 
 export type AdmissionVerdict =
@@ -56,7 +61,13 @@ export function decideAdmission(
     const retryAfterS = secondsUntil(depthGoal, sample.depth, previous?.depth, elapsedMs(sample, previous))
     return { open: false, reason: `${sample.depth} commands wait in the stream`, retryAfterS }
   }
-  return OPEN
+  const waitedGoalMs = limits.waitedMsMax * share
+  if (sample.waitedMs < waitedGoalMs) return OPEN
+  return {
+    open: false,
+    reason: `its oldest command waits for ${Math.round(sample.waitedMs / 1000)} s`,
+    retryAfterS: secondsUntil(waitedGoalMs, sample.waitedMs, previous?.waitedMs, elapsedMs(sample, previous)),
+  }
 }
 
 function elapsedMs(sample: LoadSample, previous: LoadSample | undefined): number {

@@ -10,6 +10,7 @@ import type { HandlerDefinition } from '../contracts/handler.ts'
 import { nearest } from '../contracts/names.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
 import type { ScheduleDefinition } from '../contracts/schedule.ts'
+import type { SingletonDefinition } from '../contracts/singleton.ts'
 import { defineStream, type StreamDefinition } from '../contracts/stream.ts'
 import { checkTimetable } from './timetable.ts'
 
@@ -22,6 +23,7 @@ export type Definition =
   | AggregateHandlerDefinition
   | ProjectionDefinition
   | ScheduleDefinition
+  | SingletonDefinition
 
 export interface Catalogue {
   /** Every stream that a command, projection or declaration names. */
@@ -36,6 +38,7 @@ export interface Catalogue {
   readonly aggregates: ReadonlyMap<string, AggregateDefinition>
   readonly projections: ReadonlyMap<string, ProjectionDefinition>
   readonly schedules: ReadonlyMap<string, ScheduleDefinition>
+  readonly singletons: ReadonlyMap<string, SingletonDefinition>
 }
 
 const KINDS = [
@@ -47,6 +50,7 @@ const KINDS = [
   'aggregate-handler',
   'projection',
   'schedule',
+  'singleton',
 ]
 
 /** True for what a `define…` function made. */
@@ -98,6 +102,7 @@ class CatalogueDraft {
   readonly aggregates = new Map<string, AggregateDefinition>()
   readonly projections = new Map<string, ProjectionDefinition>()
   readonly schedules = new Map<string, ScheduleDefinition>()
+  readonly singletons = new Map<string, SingletonDefinition>()
 
   add(definition: Definition): void {
     switch (definition.kind) {
@@ -122,6 +127,9 @@ class CatalogueDraft {
         return
       case 'schedule':
         put(this.schedules, 'schedule', definition.name, definition)
+        return
+      case 'singleton':
+        put(this.singletons, 'singleton', definition.name, definition)
         return
       default:
         definition satisfies never

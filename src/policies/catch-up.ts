@@ -5,16 +5,26 @@
  * so late comes only a fleet in which no scheduler ran. Under `all` the newest `catchUpCountMax` ticks run, oldest first.
  */
 import type { ScheduleDefinition } from '../contracts/schedule.ts'
-import { dueTicks } from './timetable.ts'
+import { dueTicks, nextTick } from './timetable.ts'
 
 /** A tick that is at most this late runs under `skip`: a reconnect or a restart of Redis does not make it a missed one. */
 export const ON_TIME_MS = 5000
+
+/** Neighbouring ticks that were left out. */
+export interface MissedTicks {
+  readonly count: number
+  /** Zero when there is none. */
+  readonly firstMs: number
+  readonly lastMs: number
+}
+
+export const NONE_MISSED: MissedTicks = { count: 0, firstMs: 0, lastMs: 0 }
 
 export interface TickPlan {
   /** The watermark this plan was made for. */
   readonly afterMs: number
   /** Ticks left out before the first that runs. */
-  readonly missedCount: number
+  readonly missed: MissedTicks
   /** The newest of them, when none runs: the watermark moves to it. */
   readonly missedThroughMs: number | undefined
   /** Ticks that run, ascending. */
@@ -30,14 +40,21 @@ export function planTicks(schedule: CatchUp, watermarkMs: number, nowMs: number)
   const due = dueTicks(timetable, watermarkMs, nowMs, runMax + 1)
   const newestMs = due.newest.at(-1)
   if (newestMs === undefined) return undefined
-  const leaveOut = (missedCount: number, missedThroughMs: number | undefined): TickPlan => ({
+  const missedThrough = (count: number, lastMs: number): MissedTicks => ({
+    count,
+    firstMs: nextTick(timetable, watermarkMs) ?? lastMs,
+    lastMs,
+  })
+  const leaveOut = (count: number, lastMs: number): TickPlan => ({
     afterMs: watermarkMs,
-    missedCount,
-    missedThroughMs,
+    missed: missedThrough(count, lastMs),
+    missedThroughMs: lastMs,
     run: [],
   })
-  if (!due.complete) return leaveOut(due.count - runMax, due.newest[0])
+  const [oldestMs = newestMs] = due.newest
+  if (!due.complete) return leaveOut(due.count - runMax, oldestMs)
   if (catchUp === 'skip' && nowMs - newestMs > ON_TIME_MS) return leaveOut(due.count, newestMs)
   const run = due.newest.slice(-runMax)
-  return { afterMs: watermarkMs, missedCount: due.count - run.length, missedThroughMs: undefined, run }
+  const missed = due.count > run.length ? missedThrough(due.count - run.length, oldestMs) : NONE_MISSED
+  return { afterMs: watermarkMs, missed, missedThroughMs: undefined, run }
 }

@@ -5,7 +5,7 @@
  * intervals after the one before; otherwise counting starts again. So neither a slow Redis, nor a restart of it, nor a
  * pause of the observer turns a living worker into a dead one, as "unchanged for T seconds" does.
  */
-const VERDICT_LOOKS_MIN = 4
+export const VERDICT_LOOKS_MIN = 4
 
 export interface Look {
   /** Heartbeat per consumer; '' for a consumer without one. */

@@ -43,25 +43,35 @@ export function planLeases(
   const credit = (member: string, change: number): void => {
     if (counts.has(member)) counts.set(member, heldBy(member) + change)
   }
+  const share = views.length / Math.max(1, living.length)
   for (const view of views) {
     if (draining.has(view.partition) && counts.has(view.wanted)) credit(view.wanted, 1)
-    else if (view.vacantLooks === 0) credit(view.owner, 1)
-    else if (counts.has(view.wanted)) credit(view.wanted, 1)
+    else if (view.vacantLooks === 0 || view.owner === me) credit(view.owner, 1)
   }
-  const share = views.length / Math.max(1, living.length)
+  /** Vacant partitions that somebody asked for who still has less than a fair share. */
+  const reserved = new Set<number>()
+  for (const { partition, owner, wanted, vacantLooks } of views) {
+    if (vacantLooks === 0 || owner === me || !counts.has(wanted) || heldBy(wanted) >= Math.ceil(share))
+      continue
+    reserved.add(partition)
+    credit(wanted, 1)
+  }
   const isFair = (from: string, to: string): boolean =>
     (heldBy(to) < Math.floor(share) && heldBy(from) > Math.floor(share)) ||
     (heldBy(to) < Math.ceil(share) && heldBy(from) > Math.ceil(share))
   const take: number[] = []
   for (const view of inOrderOf(me, views)) {
     if (view.vacantLooks === 0) continue
-    const isReserved = counts.has(view.wanted)
-    if (view.wanted === me) take.unshift(view.partition)
+    const isReserved = reserved.has(view.partition)
+    if (view.owner === me || (isReserved && view.wanted === me)) take.unshift(view.partition)
     else if (view.vacantLooks > PATIENCE_LOOKS || (!isReserved && heldBy(me) < Math.ceil(share))) {
       take.push(view.partition)
       if (!isReserved) credit(me, 1)
     }
   }
+  // What nobody has makes shares even first: nothing else moves before that.
+  if (views.some(({ vacantLooks, wanted }) => vacantLooks > 0 && !counts.has(wanted)))
+    return { take, ask: [], handOver: [] }
   const handOver: number[] = []
   for (const { partition, owner, wanted } of views) {
     if (owner !== me || draining.has(partition) || wanted === me || !counts.has(wanted)) continue
@@ -84,6 +94,11 @@ interface Account {
 
 function planAsks(me: string, views: readonly LeaseView[], account: Account): number[] {
   const { heldBy, credit, isMember, isFair } = account
+  // What its owner will not grant to who asked for it is free to be asked for by others.
+  const isAskedFor = ({ owner, wanted }: LeaseView): boolean => isMember(wanted) && isFair(owner, wanted)
+  const free = inOrderOf(me, views).filter(
+    (view) => view.vacantLooks === 0 && view.owner !== me && view.wanted !== me && !isAskedFor(view),
+  )
   for (const { owner, wanted, vacantLooks } of views) {
     // One that the owner will not grant any more does not count.
     if (vacantLooks > 0 || owner === me || wanted !== me || !isFair(owner, me)) continue
@@ -91,9 +106,6 @@ function planAsks(me: string, views: readonly LeaseView[], account: Account): nu
     credit(owner, -1)
   }
   const ask: number[] = []
-  const free = inOrderOf(me, views).filter(
-    ({ vacantLooks, owner, wanted }) => vacantLooks === 0 && owner !== me && !isMember(wanted),
-  )
   for (;;) {
     const richest = free.reduce<LeaseView | undefined>(
       (best, view) => (best === undefined || heldBy(view.owner) > heldBy(best.owner) ? view : best),

@@ -1,6 +1,7 @@
 /**
  * What becomes of a command after a run: finished, tried again later, or a dead letter. Pure.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import type { HandlerOptions } from '../contracts/handler.ts'
 import type { Outcome } from '../contracts/outcome.ts'
 import { type BackoffOptions, backoffMs } from './backoff.ts'
@@ -8,7 +9,7 @@ import { type BackoffOptions, backoffMs } from './backoff.ts'
 export type Settlement =
   | { readonly kind: 'done'; readonly result: unknown }
   | { readonly kind: 'retry'; readonly error: string; readonly delayMs: number }
-  | { readonly kind: 'dead'; readonly error: string }
+  | { readonly kind: 'dead'; readonly reason: DeadReason; readonly error: string }
 
 type Limits = BackoffOptions & Pick<Required<HandlerOptions>, 'attemptsMax'>
 
@@ -25,9 +26,9 @@ export function decideSettlement(
     case 'done':
       return { kind: 'done', result: outcome.result }
     case 'reject':
-      return { kind: 'dead', error: outcome.reason }
+      return { kind: 'dead', reason: 'rejected', error: outcome.reason }
     case 'retry': {
-      if (attempt >= limits.attemptsMax) return { kind: 'dead', error: outcome.reason }
+      if (attempt >= limits.attemptsMax) return { kind: 'dead', reason: 'failed', error: outcome.reason }
       const wanted = outcome.delayMs
       const delayMs =
         wanted === undefined || !Number.isFinite(wanted)

@@ -3,7 +3,8 @@
  *
  * `every` ticks on the multiples of its period since 1970. Cron is Bun's parser, always with a time zone named: without
  * one it would silently use the machine's. At a change of clocks it follows the old cron: a local time that does not exist
- * runs once, shifted by the gap; a fixed local time that comes twice runs the first time; a wildcard hour runs both.
+ * runs once, shifted by the gap (several in one gap run once); a fixed local time that comes twice runs the first time; with
+ * a wildcard for minute or hour it runs both.
  */
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
@@ -64,8 +65,43 @@ export function nextTick(timetable: Timetable, afterMs: number): number | undefi
   if (timetable.kind === 'every') {
     return (Math.floor(afterMs / timetable.periodMs) + 1) * timetable.periodMs
   }
-  const { expression, timeZone } = timetable
+  // The parser tells a shifted tick only to who asks from before the gap; the answer must not depend on who asks when.
+  if (aheadOfUtcMs(timetable.timeZone, afterMs) > aheadOfUtcMs(timetable.timeZone, afterMs - GAP_MS_MAX)) {
+    let tick = cronAfter(timetable, afterMs - GAP_MS_MAX)
+    while (tick !== undefined && tick <= afterMs) tick = cronAfter(timetable, tick)
+    return tick
+  }
+  return cronAfter(timetable, afterMs)
+}
+
+type CronTimetable = Extract<Timetable, { kind: 'cron' }>
+
+/** No zone has ever skipped more than a day (Samoa, 2011). */
+const GAP_MS_MAX = 86_400_000
+
+function cronAfter({ expression, timeZone }: CronTimetable, afterMs: number): number | undefined {
   return Bun.cron.parse(expression, afterMs, { tz: timeZone })?.getTime()
+}
+
+const zoneFormats = new Map<string, Intl.DateTimeFormat>()
+
+/** How far a zone's wall clock is ahead of UTC at a time. */
+function aheadOfUtcMs(timeZone: string, atMs: number): number {
+  let format = zoneFormats.get(timeZone)
+  if (format === undefined) {
+    format = new Intl.DateTimeFormat('en-US', { timeZone, timeZoneName: 'longOffset' })
+    zoneFormats.set(timeZone, format)
+  }
+  // Such as "1/1/2026, GMT-03:30"; plain "GMT" is no offset. Zones of the 19th century have seconds too.
+  const match = /GMT([+-])(\d+):(\d+)/.exec(format.format(atMs))
+  if (match === null) return 0
+  const [, sign, hours, minutes] = match
+  return (sign === '-' ? -1 : 1) * (Number(hours) * 60 + Number(minutes)) * 60_000
+}
+
+/** The tick after another one: a tick never lies where the parser's answer depends on who asks. */
+function tickAfterTick(timetable: Timetable, tickMs: number): number | undefined {
+  return timetable.kind === 'every' ? tickMs + timetable.periodMs : cronAfter(timetable, tickMs)
 }
 
 /** The next `count` ticks after `afterMs`. */
@@ -74,7 +110,7 @@ export function nextTicks(timetable: Timetable, afterMs: number, count: number):
   let tick = nextTick(timetable, afterMs)
   while (tick !== undefined && ticks.length < count) {
     ticks.push(tick)
-    tick = nextTick(timetable, tick)
+    tick = tickAfterTick(timetable, tick)
   }
   return ticks
 }
@@ -112,14 +148,14 @@ function multiplesBetween(
   return { count, newest, complete: true }
 }
 
-function walk(timetable: Timetable, afterMs: number, untilMs: number, newestCountMax: number): DueTicks {
+function walk(timetable: CronTimetable, afterMs: number, untilMs: number, newestCountMax: number): DueTicks {
   const ring: number[] = []
   let count = 0
   let tick = nextTick(timetable, afterMs)
   while (tick !== undefined && tick <= untilMs && count < WALK_COUNT_MAX) {
     ring[count % newestCountMax] = tick
     count += 1
-    tick = nextTick(timetable, tick)
+    tick = tickAfterTick(timetable, tick)
   }
   const split = count % newestCountMax
   const newest = count <= newestCountMax ? ring : [...ring.slice(split), ...ring.slice(0, split)]

@@ -80,7 +80,7 @@ type FoldResult = { readonly batch: FoldBatch } | { readonly fault: FoldFault }
 /** Why a projector left its views. */
 type Ending = 'ended' | 'conflicted' | { readonly position: string; readonly error: MillraceError }
 
-const REDIS_PAUSE_MAX_MS = 2000
+const REDIS_PAUSE_MAX_MS = 500
 
 export class Projector extends Service {
   readonly #setting: ProjectorSetting
@@ -243,7 +243,7 @@ export class Projector extends Service {
 
   /** Watches the one who committed, and returns when events wait and the checkpoint has stood still for `takeoverMs`. */
   async #standBy(): Promise<void> {
-    const { clock, options, link, keys } = this.#setting
+    const { clock, options } = this.#setting
     this.#fold.hot.clear()
     this.#progress = 'standby'
     let seen = ''
@@ -251,10 +251,8 @@ export class Projector extends Service {
     for (;;) {
       await clock.sleep(options.takeoverMs * (0.3 + 0.3 * clock.random()), this.stopSignal)
       if (this.stopSignal.aborted) return
-      const { checkpoint, lastEventId } = await openReader(link, keys, this.#reader)
+      const { checkpoint, lastEventId } = await this.#open()
       const nowMs = clock.monotonicMs()
-      this.#lastAnswerMs = nowMs
-      this.#checkpoint = checkpoint
       const isBehind = compareEntryIds(checkpoint, lastEventId) < 0
       if (!isBehind) behindSinceMs = Number.POSITIVE_INFINITY
       else if (checkpoint !== seen) behindSinceMs = nowMs

@@ -97,8 +97,6 @@ export class ViewWait {
         case 'expired':
         case 'lost':
           return status
-        case 'unknown':
-          throw new MillraceError('not-found', 'No such command.')
         case 'accepted':
         case 'processing':
         case 'scheduled':

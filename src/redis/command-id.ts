@@ -24,7 +24,11 @@ export class CommandIds {
   /** Hashers are copied, which is three times as fast as keying a new one. */
   readonly #keyed: Bun.CryptoHasher
 
+  /** What the checksums are keyed with; the same in the whole fleet. */
+  readonly secret: Buffer
+
   constructor(secret: Buffer) {
+    this.secret = secret
     this.#keyed = new Bun.CryptoHasher('sha256', secret)
   }
 

@@ -4,9 +4,10 @@
  * Appending is at most once per idempotency key; two windows of records are kept, so a key is remembered for at least one
  * window and at most two.
  */
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
-import type { RedisLink } from './connection.ts'
+import type { RedisLink, ScriptRunner } from './connection.ts'
 import { unpackPayload } from './entry-codec.ts'
 import { GROUP, idempotencyCountKey, idempotencyKey, type PartitionKeys } from './keys.ts'
 
@@ -27,6 +28,8 @@ export interface NewCommand {
 
 export type AppendResult =
   | { readonly kind: 'stored' | 'known'; readonly token: string }
+  /** Stored on the primary, not confirmed by enough replicas. */
+  | { readonly kind: 'unconfirmed'; readonly token: string }
   /** Not stored: another body under the same key, no room for more keys, or held back with an all-or-none neighbour. */
   | { readonly kind: 'conflict' | 'full' | 'held-back' }
 
@@ -41,12 +44,15 @@ const COUNTERS = 64
 
 /** Appends commands without key and delay. All are stored, or the error says that nothing is certain. */
 export async function appendPlain(
-  link: RedisLink,
+  link: ScriptRunner,
   keys: PartitionKeys,
   blobs: readonly Buffer[],
 ): Promise<string[]> {
   const ids = replyText(await link.run('append', [keys.commands], [joinBlobs(blobs)]))
-  return ids === '' ? [] : ids.split(' ').map((id) => `e${id}`)
+  if (ids === '') return []
+  const all = ids.split(' ')
+  link.marks.note(keys, 'commands', all.at(-1) ?? '')
+  return all.map((id) => `e${id}`)
 }
 
 /** Each blob behind its length; one value instead of many. */
@@ -64,7 +70,7 @@ function joinBlobs(blobs: readonly Buffer[]): Buffer {
 
 /** Appends commands with idempotency keys or delays; `atomic` stores all or none. The window is the caller's guess; the server corrects it. */
 export async function appendKeyed(
-  link: RedisLink,
+  link: ScriptRunner,
   keys: PartitionKeys,
   commands: readonly NewCommand[],
   limits: IdempotencyLimits,
@@ -75,7 +81,11 @@ export async function appendKeyed(
   for (let round = 0; round < 3; round++) {
     const { scriptKeys, args } = keyedArguments(keys, commands, limits, window, atomic)
     const reply = replyText(await link.run('append-keyed', scriptKeys, args))
-    if (!reply.startsWith('W')) return reply === '' ? [] : reply.split(' ').map(appendResult)
+    if (!reply.startsWith('W')) {
+      const results = reply === '' ? [] : reply.split(' ').map(appendResult)
+      noteNewest(link, keys, results)
+      return results
+    }
     window = Number(reply.slice(1))
   }
   throw new MillraceError(
@@ -85,6 +95,26 @@ export async function appendKeyed(
       retryAfterS: 1,
     },
   )
+}
+
+/** What was stored last is the newest; where nothing was, what was known already is what this process has told of. */
+function noteNewest(link: ScriptRunner, keys: PartitionKeys, results: readonly AppendResult[]): void {
+  for (const [letter, log] of [
+    ['e', 'commands'],
+    ['x', 'counter'],
+  ] as const) {
+    const newest = newestToken(results, 'stored', letter) ?? newestToken(results, 'known', letter)
+    if (newest !== undefined) link.marks.note(keys, log, newest.slice(1))
+  }
+}
+
+function newestToken(
+  results: readonly AppendResult[],
+  kind: 'stored' | 'known',
+  letter: string,
+): string | undefined {
+  const found = results.findLast((result) => result.kind === kind && result.token.startsWith(letter))
+  return found !== undefined && 'token' in found ? found.token : undefined
 }
 
 function keyedArguments(
@@ -154,13 +184,14 @@ export type CommandState =
   | 'dead'
   | 'cancelled'
   | 'expired'
-  | 'unknown'
   | 'lost'
 
 /** What the side record of a command may tell. */
 export interface CommandRecord {
   readonly attempts?: number
   readonly error?: string
+  /** Of a dead letter. */
+  readonly reason?: DeadReason
   readonly result?: unknown
   readonly atMs?: number
   /** How often it was sent back from the dead letters. */
@@ -224,7 +255,7 @@ function readRecord(bytes: Buffer): CommandRecord {
 
 /** True when it was cancelled; false when it has started or ended. */
 export async function cancelCommand(
-  link: RedisLink,
+  link: ScriptRunner,
   keys: PartitionKeys,
   token: string,
   record: Buffer,

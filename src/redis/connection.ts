@@ -1,7 +1,7 @@
 /**
  * The only place that opens ioredis clients, each with the options its role needs.
  *
- *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`
+ *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`, then dials again
  *   ingest    appends for producers; never queues while Redis is away
  *   reader    one blocking read at a time; a socket that stays silent past the block is dropped
  *   subscriber  pub/sub
@@ -9,20 +9,25 @@
  * No role resends by itself after a reconnect: ioredis would run a write twice and report plain success. Whatever was in
  * flight when a connection died is *unknown*, and every write is a script that can be sent again. No role keeps an
  * offline queue: it has no bound.
+ *
+ * Behind Sentinel every dial asks a Sentinel for the primary and checks that the server says it is one; when Sentinel names
+ * another one, connections to the old one are dropped at once, so that it is not written to when it wakes.
  */
-import { isIP } from 'node:net'
 import { Redis, type RedisOptions } from 'ioredis'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { addressOptions, isSentinelUrl } from './address.ts'
 import { addMissingSubscriberCheck } from './quiet-tracing.ts'
 import { SCRIPTS, type ScriptName } from './scripts.ts'
+import { SentinelWatch } from './sentinel-watch.ts'
+import { StreamMarks } from './stream-marks.ts'
 
 addMissingSubscriberCheck()
 
 export type ConnectionRole = 'command' | 'ingest' | 'reader' | 'subscriber'
 
 export interface RedisAddress {
-  /** `redis://`, `rediss://` (TLS) with user and password, or `unix:///path/to.sock`. */
+  /** Any form of REDIS_URL. */
   readonly url: string
 }
 
@@ -34,31 +39,59 @@ export interface ConnectionOptions {
   /** How long a reader blocks; its socket may stay silent 2 s longer. */
   readonly blockMs: number
   readonly commandTimeoutMs: number
+  /** Opens the client of a link; a test may put another in its place. */
+  readonly dial?: (options: ClientOptions) => Redis
 }
+
+/** For ioredis; replies come as they did before its version 6. */
+export type ClientOptions = RedisOptions & { replyMapping: 'legacy' }
 
 export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTimeoutMs: number } = {
   blockMs: 2000,
-  commandTimeoutMs: 5000,
+  commandTimeoutMs: 3500,
 }
 
 const READER_GRACE_MS = 2000
 const RECONNECT_MIN_MS = 20
 const RECONNECT_SPREAD_MS = 130
+/** A server that was paused never closes its side: drop ours without waiting for it. */
+const DISCONNECT_WAIT_MS = 100
+const CONNECT_LIMIT_MS = 3000
+/** Behind Sentinel there is another server to try, so a dial, an answer of a Sentinel and a handshake get less time each. */
+const SENTINEL_STEP_LIMIT_MS = 1000
 
-type Argument = string | Buffer | number
+export type Argument = string | Buffer | number
+
+/** What can run a script by its name. */
+export interface ScriptRunner {
+  /** @throws MillraceError `redis.unavailable` (nothing ran), `redis.unknown` (it may have run), `admission.overloaded` (OOM) */
+  run(name: ScriptName, keys: readonly string[], args: readonly Argument[]): Promise<unknown>
+  /** The newest entry ids that this process has seen. */
+  readonly marks: StreamMarks
+}
 
 /** One connection, with scripts run by name and errors already translated. */
-export class RedisLink {
+export class RedisLink implements ScriptRunner {
   readonly role: ConnectionRole
   readonly client: Redis
+  readonly marks: StreamMarks
   #lost = false
+  #closed = false
   #generation = 0
   readonly #inFlight = new Set<(error: Error) => void>()
 
-  constructor(role: ConnectionRole, options: ConnectionOptions) {
+  constructor(
+    role: ConnectionRole,
+    options: ConnectionOptions,
+    marks: StreamMarks = new StreamMarks(),
+    sentinels?: SentinelWatch,
+  ) {
     this.role = role
-    this.client = new Redis(clientOptions(role, options))
+    this.marks = marks
+    const { dial = (chosen: ClientOptions) => new Redis(chosen) } = options
+    this.client = dial(clientOptions(role, options, sentinels))
     this.client.on('error', () => undefined)
+    if (isSentinelUrl(options.address.url)) this.#persist()
     this.client.on('close', () => {
       this.#failInFlight()
       if (this.#lost || this.client.status === 'end') return
@@ -135,6 +168,12 @@ export class RedisLink {
       if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT'))
         throw redisError(error, `script ${name}`)
     }
+    return await this.evaluate(name, keys, args)
+  }
+
+  /** Runs a script by its source, for a server that can't have it yet. @throws as `run` */
+  async evaluate(name: ScriptName, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
+    const script = SCRIPTS[name]
     try {
       return await this.#settled(
         this.client.callBuffer('EVAL', [script.source, keys.length, ...keys, ...args]),
@@ -153,10 +192,48 @@ export class RedisLink {
     }
   }
 
-  /** Drops the connection and dials again; what was in flight fails as unknown. */
+  /** Drops the connection and dials again; what was in flight fails as unknown. One that is being dialled is left alone. */
   reconnect(): void {
-    this.client.disconnect(true)
+    const { status } = this.client
+    // To disconnect while a Sentinel is being asked would end the client for good.
+    if (status === 'connect' || status === 'ready') {
+      this.client.disconnect(true)
+      // Without waiting for the other side, which may be paused, and without sending what is still to be written.
+      this.client.stream.destroy()
+    }
     this.#failInFlight()
+  }
+
+  /** Calls whenever a connection has become usable, before others use it. Returns what ends that. */
+  onReady(call: () => void): () => void {
+    this.client.on('ready', call)
+    return () => this.client.off('ready', call)
+  }
+
+  /** Where it is connected to, while it is. */
+  get remote(): { readonly host: string; readonly port: number } | undefined {
+    const { remoteAddress: host, remotePort: port } = this.client.stream ?? {}
+    return host === undefined || port === undefined ? undefined : { host, port }
+  }
+
+  /**
+   * Behind Sentinel: a server that takes the connection and never shakes hands (paused, and named by a Sentinel that does
+   * not know better yet) is left for the next dial, and a client that gave up is dialled again.
+   */
+  #persist(): void {
+    this.client.on('connect', () => {
+      const { stream } = this.client
+      const limit = AbortSignal.timeout(SENTINEL_STEP_LIMIT_MS)
+      limit.onabort = () => {
+        if (this.client.status === 'connect' && this.client.stream === stream) this.reconnect()
+      }
+    })
+    this.client.on('end', () => {
+      const pause = AbortSignal.timeout(RECONNECT_MIN_MS + RECONNECT_SPREAD_MS)
+      pause.onabort = () => {
+        if (!this.#closed && this.client.status === 'end') this.client.connect().catch(() => undefined)
+      }
+    })
   }
 
   /**
@@ -174,6 +251,7 @@ export class RedisLink {
         (error: unknown) => {
           this.#inFlight.delete(reject)
           reject(error)
+          if (isTimeout(error)) this.reconnect()
         },
       )
     })
@@ -186,6 +264,7 @@ export class RedisLink {
   }
 
   close(): void {
+    this.#closed = true
     this.client.disconnect()
   }
 }
@@ -193,14 +272,22 @@ export class RedisLink {
 /** Opens connections by role and closes them all. */
 export class RedisLinks {
   readonly options: ConnectionOptions
+  /** Shared by all links: what one received, another may have to prove present. */
+  readonly marks: StreamMarks = new StreamMarks()
   readonly #open = new Set<RedisLink>()
+  #sentinels: SentinelWatch | undefined
 
   constructor(options: ConnectionOptions) {
     this.options = options
   }
 
   open(role: ConnectionRole): RedisLink {
-    const link = new RedisLink(role, this.options)
+    const { address, random } = this.options
+    if (this.#sentinels === undefined && isSentinelUrl(address.url)) {
+      const onPrimary = (host: string, port: number) => this.#leaveOthers(host, port)
+      this.#sentinels = new SentinelWatch({ options: addressOptions(address.url), random, onPrimary })
+    }
+    const link = new RedisLink(role, this.options, this.marks, this.#sentinels)
     this.#open.add(link)
     return link
   }
@@ -211,15 +298,27 @@ export class RedisLinks {
   }
 
   closeAll(): void {
+    this.#sentinels?.close()
+    this.#sentinels = undefined
     for (const link of this.#open) link.close()
     this.#open.clear()
+  }
+
+  #leaveOthers(host: string, port: number): void {
+    for (const link of this.#open) {
+      const { remote } = link
+      if (remote !== undefined && (remote.port !== port || remote.host !== host)) link.reconnect()
+    }
   }
 }
 
 function clientOptions(
   role: ConnectionRole,
   options: ConnectionOptions,
-): RedisOptions & { replyMapping: 'legacy' } {
+  sentinels: SentinelWatch | undefined,
+): ClientOptions {
+  const isBehindSentinel = isSentinelUrl(options.address.url)
+  const retryMs = () => RECONNECT_MIN_MS + options.random() * RECONNECT_SPREAD_MS
   return {
     ...addressOptions(options.address.url),
     protocol: 2,
@@ -228,54 +327,27 @@ function clientOptions(
     autoResendUnfulfilledCommands: false,
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
-    connectTimeout: 3000,
+    connectTimeout: isBehindSentinel ? SENTINEL_STEP_LIMIT_MS : CONNECT_LIMIT_MS,
+    disconnectTimeout: DISCONNECT_WAIT_MS,
+    ...(isBehindSentinel
+      ? {
+          sentinelCommandTimeout: SENTINEL_STEP_LIMIT_MS,
+          sentinelRetryStrategy: retryMs,
+          natMap: (address: string) => sentinels?.successorOf(address) ?? null,
+        }
+      : {}),
     keepAlive: 10_000,
     noDelay: true,
-    retryStrategy: () => RECONNECT_MIN_MS + options.random() * RECONNECT_SPREAD_MS,
+    retryStrategy: retryMs,
     reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 1 : false),
     ...(role === 'reader' ? { socketTimeout: options.blockMs + READER_GRACE_MS } : {}),
     ...(role === 'command' || role === 'ingest' ? { commandTimeout: options.commandTimeoutMs } : {}),
   }
 }
 
-/** Splits a Redis URL into ioredis options. */
-export function addressOptions(url: string): RedisOptions {
-  if (url.startsWith('unix://')) return { path: url.slice('unix://'.length) }
-  if (url.startsWith('/')) return { path: url }
-  let parsed: URL
-  try {
-    parsed = new URL(url)
-  } catch (cause) {
-    throw new MillraceError(
-      'config.invalid',
-      'REDIS_URL is not a URL. Use redis://[user:password@]host:port[/db].',
-      {
-        cause,
-      },
-    )
-  }
-  if (parsed.protocol !== 'redis:' && parsed.protocol !== 'rediss:') {
-    throw new MillraceError(
-      'config.invalid',
-      `REDIS_URL starts with "${parsed.protocol}//". Use redis://, rediss:// (TLS) or unix://.`,
-    )
-  }
-  const database = parsed.pathname.length > 1 ? Number(parsed.pathname.slice(1)) : 0
-  if (!Number.isInteger(database) || database < 0) {
-    throw new MillraceError(
-      'config.invalid',
-      `REDIS_URL names database "${parsed.pathname.slice(1)}"; use a number.`,
-    )
-  }
-  const host = parsed.hostname.replace(/^\[|\]$/g, '') || '127.0.0.1'
-  return {
-    host,
-    port: parsed.port === '' ? 6379 : Number(parsed.port),
-    db: database,
-    ...(parsed.username === '' ? {} : { username: decodeURIComponent(parsed.username) }),
-    ...(parsed.password === '' ? {} : { password: decodeURIComponent(parsed.password) }),
-    ...(parsed.protocol === 'rediss:' ? { tls: isIP(host) === 0 ? { servername: host } : {} } : {}),
-  }
+/** A connection that gives no answer in time may never give one again: whoever asks next needs another. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && error.message === 'Command timed out'
 }
 
 /** What ioredis says of a connection that is away. */

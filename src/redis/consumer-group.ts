@@ -18,9 +18,14 @@ export interface ReadEntry {
   readonly level: number
 }
 
-/** Creates what is missing. `lost` means that a group had vanished: an alarm. */
-export async function ensureGroup(link: RedisLink, keys: PartitionKeys): Promise<'present' | 'new' | 'lost'> {
-  const reply = replyText(await link.run('ensure-group', [keys.commands, keys.ready, keys.floors], [GROUP]))
+/** Creates what is missing; `seen` tells that it was there before. `lost` means that a group had vanished: an alarm. */
+export async function ensureGroup(
+  link: RedisLink,
+  keys: PartitionKeys,
+  seen = false,
+): Promise<'present' | 'new' | 'lost'> {
+  const args = [GROUP, seen ? '1' : '0']
+  const reply = replyText(await link.run('ensure-group', [keys.commands, keys.ready, keys.floors], args))
   return reply === 'new' || reply === 'lost' ? reply : 'present'
 }
 
@@ -45,7 +50,16 @@ export async function readNew(
           ...(['STREAMS', keys.ready, keys.commands, '>', '>'] as const),
         ),
   )
-  return isNothing(reply) ? [] : readEntries(reply, keys)
+  return isNothing(reply) ? [] : noted(reader, keys, readEntries(reply, keys))
+}
+
+/** Entries of one read come in order, those of `ready` first. */
+function noted(reader: RedisLink, keys: PartitionKeys, entries: ReadEntry[]): ReadEntry[] {
+  for (const source of ['ready', 'commands'] as const) {
+    const newest = entries.findLast((entry) => entry.source === source)
+    if (newest !== undefined) reader.marks.note(keys, source, newest.entryId)
+  }
+  return entries
 }
 
 /** One page of the consumer's own pending ids in one stream, from after `afterId` ('' the first). */
@@ -101,8 +115,12 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
   return entries
 }
 
+const DASH = 0x2d
+
 /** The field of an entry is its token, or `-` where the entry id tells it. */
 function tokenOf(source: Source, entryId: string, field: unknown): string {
+  // Nearly always `-`: one byte is compared, and no text is made of it.
+  if (Buffer.isBuffer(field) && field.length === 1 && field[0] === DASH) return `e${entryId}`
   const name = isNothing(field) ? '' : replyText(field)
   return name === '-' || (name === '' && source === 'commands') ? `e${entryId}` : name
 }
@@ -127,7 +145,7 @@ export async function forgetGone(
 ): Promise<void> {
   const key = source === 'commands' ? keys.commands : keys.ready
   const isCommands = source === 'commands' ? '1' : '0'
-  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [group, isCommands, ...ids])
+  await link.run('forget-gone', [key, keys.records, keys.recordTimes, keys.held], [group, isCommands, ...ids])
 }
 
 export interface ConsumerView {

@@ -1,28 +1,36 @@
 /**
  * The bytes of one command or event: a small binary header, then the payload.
  *
- *   0      format version (1)
+ *   0      format version: 1, or 2 with a deadline
  *   1      payload codec: 1 msgpack
- *   2      flags: 1 key, 2 trace, 4 tick, 8 trail
+ *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline
  *   3-4    payload version
  *   5-10   time in ms: accepted (command) or emitted (event)
  *   11     length of type, type (latin1)
- *   …      key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · trail: length (2 bytes), msgpack
+ *   …      key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · deadline: 6 bytes · trail: length (2 bytes),
+ *          msgpack
  *   …      payload
+ *
+ * A version that knows no deadlines would run what has expired, so an entry with one is of a format that it refuses to read
+ * and leaves to others. Flags from the future are refused for the same reason.
  *
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
 import { Packr, RESERVE_START_SPACE } from 'msgpackr'
+import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 
 const FORMAT = 1
+const FORMAT_DEADLINE = 2
 const CODEC_MSGPACK = 1
 const HEADER_BYTES = 12
 const FLAG_KEY = 1
 const FLAG_TRACE = 2
 const FLAG_TICK = 4
 const FLAG_TRAIL = 8
+const FLAG_DEADLINE = 16
+const FLAGS_KNOWN = 31
 const KEY_BYTES_MAX = 255
 const TRACE_BYTES = 25
 
@@ -46,6 +54,8 @@ export interface Trail {
   readonly failures: readonly FailedAttempt[]
   /** When the first worker met it without knowing its type or version (ms); for the alarm. */
   readonly unknownSinceMs?: number
+  /** Why it is a dead letter; only on one. */
+  readonly reason?: DeadReason
 }
 
 export const EMPTY_TRAIL: Trail = Object.freeze({
@@ -64,6 +74,8 @@ export interface Envelope {
   readonly key: string
   readonly trace: Buffer | undefined
   readonly tickMs: number | undefined
+  /** From this moment on it must not be started, ms since 1970 by Redis's clock. */
+  readonly expiresAtMs?: number | undefined
   readonly trail: Trail | undefined
 }
 
@@ -116,7 +128,7 @@ interface Measure {
   readonly trailBytes: Buffer | undefined
 }
 
-function measure({ type, key, trace, tickMs, trail }: Envelope): Measure {
+function measure({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): Measure {
   const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
   if (keyBytes > KEY_BYTES_MAX) {
     throw new MillraceError(
@@ -129,18 +141,20 @@ function measure({ type, key, trace, tickMs, trail }: Envelope): Measure {
   if (keyBytes > 0) bytes += 1 + keyBytes
   if (trace !== undefined) bytes += TRACE_BYTES
   if (tickMs !== undefined) bytes += 6
+  if (expiresAtMs !== undefined) bytes += 6
   if (trailBytes !== undefined) bytes += 2 + trailBytes.length
   return { bytes, keyBytes, trailBytes }
 }
 
 function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: Measure): void {
-  const { type, key, trace, tickMs } = envelope
-  out[0] = FORMAT
+  const { type, key, trace, tickMs, expiresAtMs } = envelope
+  out[0] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
   out[1] = CODEC_MSGPACK
   out[2] =
     (keyBytes > 0 ? FLAG_KEY : 0) |
     (trace === undefined ? 0 : FLAG_TRACE) |
     (tickMs === undefined ? 0 : FLAG_TICK) |
+    (expiresAtMs === undefined ? 0 : FLAG_DEADLINE) |
     (trailBytes === undefined ? 0 : FLAG_TRAIL)
   out.writeUInt16BE(envelope.version, 3)
   out.writeUIntBE(envelope.atMs, 5, 6)
@@ -152,6 +166,7 @@ function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: 
   }
   if (trace !== undefined) at += trace.copy(out, at)
   if (tickMs !== undefined) at = out.writeUIntBE(tickMs, at, 6)
+  if (expiresAtMs !== undefined) at = out.writeUIntBE(expiresAtMs, at, 6)
   if (trailBytes !== undefined) {
     at = out.writeUInt16BE(trailBytes.length, at)
     trailBytes.copy(out, at)
@@ -166,18 +181,20 @@ export interface Entry extends Envelope {
 
 /** @throws MillraceError `entry.unreadable` for a format or codec that this version does not know */
 export function decodeEntry(bytes: Buffer): Entry {
-  if (bytes.length < HEADER_BYTES || bytes[0] !== FORMAT || bytes[1] !== CODEC_MSGPACK) {
+  const [format, codec, flags = 0] = bytes
+  const isKnown = (format === FORMAT || format === FORMAT_DEADLINE) && codec === CODEC_MSGPACK
+  if (bytes.length < HEADER_BYTES || !isKnown || (flags & ~FLAGS_KNOWN) !== 0) {
     throw new MillraceError(
       'entry.unreadable',
-      `Entry of format ${bytes[0]}, codec ${bytes[1]} is not readable by this version; run a newer worker.`,
+      `Entry of format ${format}, codec ${codec}, flags ${flags} is not readable by this version; run a newer worker.`,
     )
   }
-  const flags = bytes[2] ?? 0
   const typeEnd = HEADER_BYTES + (bytes[11] ?? 0)
   let at = typeEnd
   let key = ''
   let trace: Buffer | undefined
   let tickMs: number | undefined
+  let expiresAtMs: number | undefined
   let trail: Trail | undefined
   if ((flags & FLAG_KEY) !== 0) {
     const end = at + 1 + (bytes[at] ?? 0)
@@ -192,6 +209,10 @@ export function decodeEntry(bytes: Buffer): Entry {
     tickMs = bytes.readUIntBE(at, 6)
     at += 6
   }
+  if ((flags & FLAG_DEADLINE) !== 0) {
+    expiresAtMs = bytes.readUIntBE(at, 6)
+    at += 6
+  }
   if ((flags & FLAG_TRAIL) !== 0) {
     const end = at + 2 + bytes.readUInt16BE(at)
     trail = packr.unpack(bytes.subarray(at + 2, end)) as Trail
@@ -204,6 +225,7 @@ export function decodeEntry(bytes: Buffer): Entry {
     key,
     trace,
     tickMs,
+    expiresAtMs,
     trail,
     payloadBytes: bytes.subarray(at),
   }

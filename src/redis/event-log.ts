@@ -173,6 +173,7 @@ export class EventLog implements Disposable {
   #keep(after: string, reply: readonly unknown[]): EventChunk | undefined {
     const chunk = readChunk(after, reply)
     if (chunk === undefined) return undefined
+    this.#options.command.marks.note(this.#options.keys, 'events', chunk.last)
     this.#ring.push(chunk)
     if (this.#ring.length > RING_CHUNKS) this.#ring.shift()
     const share = Math.max(chunk.events / CHUNK_EVENTS, chunk.bytes / CHUNK_BYTES) / chunk.entries.length

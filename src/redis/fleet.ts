@@ -4,7 +4,7 @@
  * also start when Redis is out of memory.
  */
 import { MillraceError } from '../contracts/errors.ts'
-import type { StreamDefinition } from '../contracts/stream.ts'
+import type { Ordering, StreamDefinition } from '../contracts/stream.ts'
 import { CommandIds } from './command-id.ts'
 import type { RedisLink } from './connection.ts'
 import { FLEET_META_KEY, streamMetaKey } from './keys.ts'
@@ -23,6 +23,32 @@ export async function joinFleet(link: RedisLink, streams: Iterable<StreamDefinit
   if (secret === null) throw new MillraceError('redis.unknown', 'The fleet secret could not be read back.')
   for (const stream of streams) await checkStream(link, stream)
   return new CommandIds(secret)
+}
+
+/**
+ * Writes what a fleet agrees on once more where Redis has lost it, so that processes that start now know the ids that were
+ * given out before.
+ */
+export async function restoreFleet(
+  link: RedisLink,
+  ids: CommandIds,
+  streams: Iterable<StreamDefinition>,
+): Promise<void> {
+  await link.use('the fleet secret', (client) => client.hsetnx(FLEET_META_KEY, 'secret', ids.secret))
+  for (const { name, partitions, ordering } of streams) {
+    await link.use(`stream "${name}"`, async (client) => {
+      await client.hsetnx(streamMetaKey(name), 'ordering', ordering)
+      await client.hsetnx(streamMetaKey(name), 'partitions', partitions)
+    })
+  }
+}
+
+/** How a stream is ordered that this process does not declare; `none` when nobody ever used it. */
+export async function readOrdering(link: RedisLink, stream: string): Promise<Ordering> {
+  const found = await link.use(`stream "${stream}"`, (client) =>
+    client.hget(streamMetaKey(stream), 'ordering'),
+  )
+  return found === 'key' ? 'key' : 'none'
 }
 
 async function checkStream(link: RedisLink, stream: StreamDefinition): Promise<void> {

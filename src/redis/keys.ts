@@ -52,7 +52,7 @@ export interface PartitionKeys {
   readonly readers: string
   /** hash · `<projection>@<version>` → why it stopped (msgpack); gone with its next commit */
   readonly stops: string
-  /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens) */
+  /** hash · what was trimmed or dropped: `commands`, `events` (entry ids), `records` (ms), `counter` (x tokens); `lost`: ranges of ids */
   readonly floors: string
   /** hash · token → crash level */
   readonly crashes: string
@@ -74,7 +74,10 @@ export interface PartitionKeys {
   skipped(projection: string): string
   /** channel · commits of one projection version in this partition */
   commits(projection: string): string
-  /** hash · of one schedule: epoch, spec, timetable, watermark, paused, run, runs, fired, missed, overlapped, seen, past */
+  /**
+   * hash · of one schedule: epoch, spec, timetable, watermark, paused, run, runs, fired, missed, missed-ranges, overlapped,
+   * overlapped-ranges, seen, beat, past
+   */
   schedule(name: string): string
 }
 
@@ -137,6 +140,11 @@ export function pingChannel(processId: string): string {
 
 /** hash · schedule → `<stream>.<partition>` it lives in */
 export const SCHEDULE_HOMES_KEY: string = `${PREFIX}schedules`
+
+/** hash · of one lease: owner ('' free), epoch, beat, takeover (ms) */
+export function leaseKey(name: string): string {
+  return `${PREFIX}lease:${name}`
+}
 
 /** hash · secret behind command ids, keyspace version */
 export const FLEET_META_KEY: string = `${PREFIX}meta`

@@ -7,6 +7,7 @@
 import { entryIdAfter, isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import { type PartitionKeys, partitionKeys } from './keys.ts'
+import type { ReplicationRule } from './replication.ts'
 
 export interface OutboxEntry {
   readonly id: string
@@ -40,6 +41,24 @@ export async function readOutbox(
       blob: replyBuffer(map.get('b')),
     }
   })
+}
+
+/**
+ * The same, with whether enough replicas have what was read: a target on another server must not be ahead of a source that
+ * may yet lose it. Needs a connection that nobody else uses, for WAIT holds it.
+ */
+export async function readConfirmedOutbox(
+  link: RedisLink,
+  keys: PartitionKeys,
+  countMax: number,
+  afterId: string,
+  { replicas, waitMs }: ReplicationRule,
+): Promise<{ readonly entries: OutboxEntry[]; readonly confirmed: boolean }> {
+  const [entries, count] = await Promise.all([
+    readOutbox(link, keys, countMax, afterId),
+    link.use('WAIT for the outbox', (client) => client.wait(replicas, waitMs)),
+  ])
+  return { entries, confirmed: count >= replicas }
 }
 
 export interface AppendOnceAnswer {

@@ -3,6 +3,7 @@ import type { StreamDefinition } from '../contracts/stream.ts'
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import { GROUP, type PartitionKeys } from './keys.ts'
+import type { Source } from './settlements.ts'
 
 export interface Promotion {
   readonly moved: number
@@ -44,6 +45,32 @@ export async function trimCommands(link: RedisLink, keys: PartitionKeys): Promis
     ready: replyNumber(reply[1]),
     oldestPending: oldest === '' ? undefined : oldest,
   }
+}
+
+/** Finished entries that may lie behind an old pending one before they are deleted one by one. */
+const FINISHED_COUNT_MAX = 10_000
+const DROP_COUNT_MAX = 2000
+
+export interface FinishedDrop {
+  readonly deleted: number
+  /** Where to go on; undefined when the end was reached. */
+  readonly after: string | undefined
+}
+
+/** Deletes finished entries that an old pending one keeps from being trimmed, from pending id `after` on. */
+export async function dropFinished(
+  link: RedisLink,
+  keys: PartitionKeys,
+  source: Source,
+  after: string | undefined,
+  finishedCountMax: number = FINISHED_COUNT_MAX,
+): Promise<FinishedDrop> {
+  const key = source === 'commands' ? keys.commands : keys.ready
+  const reply = replyArray(
+    await link.run('drop-finished', [key], [GROUP, after ?? '', finishedCountMax, DROP_COUNT_MAX]),
+  )
+  const next = replyText(reply[1])
+  return { deleted: replyNumber(reply[0]), after: next === '' ? undefined : next }
 }
 
 export interface SlowestReader {

@@ -29,6 +29,17 @@ export function membersKey(partitions: readonly PartitionKeys[]): string {
   return partitions[0]?.beats ?? ''
 }
 
+/** How the heartbeat of a member ends that takes no more partitions: its share is for the others. */
+const LEAVING = ':leaving'
+
+export function leavingBeat(beat: string): string {
+  return beat + LEAVING
+}
+
+export function isLeaving(beat: string): boolean {
+  return beat.endsWith(LEAVING)
+}
+
 export async function sampleLeases(
   link: RedisLink,
   partitions: readonly PartitionKeys[],
@@ -71,7 +82,7 @@ export async function takePartition(
 ): Promise<TakenPartition | undefined> {
   const reply = await link.run(
     'take-partition',
-    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes],
+    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes, keys.held],
     [me, seen.owner, seen.epoch, seen.beat],
   )
   if (isNothing(reply)) return undefined
@@ -103,6 +114,12 @@ export async function releasePartition(
 ): Promise<boolean> {
   const reply = await link.run('release-partition', [keys.lease], [consumer, epoch ?? ''])
   return replyNumber(reply) === 1
+}
+
+/** True while the lease is under this epoch. */
+export async function holdsLease(link: RedisLink, { keys, consumer, epoch }: Membership): Promise<boolean> {
+  const [owner, current] = await link.use('a lease', (client) => client.hmget(keys.lease, 'owner', 'epoch'))
+  return owner === consumer && Number(current) === epoch
 }
 
 /** What a command that is retried in place has been through. */
@@ -150,7 +167,7 @@ export async function chargeSuspects(
   dead: string,
   levels: ReadonlyMap<string, number>,
 ): Promise<boolean> {
-  const args = [epoch ?? '', ...[...levels].flat()]
+  const args = [epoch ?? '', dead, ...[...levels].flat()]
   const reply = await link.run('charge-suspects', [keys.lease, keys.crashes, keys.running(dead)], args)
   return replyNumber(reply) === 1
 }

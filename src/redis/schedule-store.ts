@@ -6,12 +6,13 @@
  * after a lost answer: the repetition finds the watermark moved.
  */
 import { MillraceError } from '../contracts/errors.ts'
+import type { MissedTicks } from '../policies/catch-up.ts'
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import { GROUP, type PartitionKeys, partitionKeys, SCHEDULE_HOMES_KEY } from './keys.ts'
 
-/** A definition that was replaced comes back only after its successor's schedulers were silent for this long. */
-export const SUCCESSOR_SILENT_MS = 15_000
+/** How far the server's clock may be behind the watermark before ticks wait; the fire script has the same figure. */
+export const CLOCK_TOLERANCE_MS = 1000
 
 export interface ScheduleSpec {
   readonly name: string
@@ -29,6 +30,8 @@ export interface Registration {
   readonly watermarkMs: number
   readonly paused: boolean
   readonly serverMs: number
+  /** Moves whenever a scheduler of the valid definition shows that it is alive. */
+  readonly beat: string
 }
 
 /** Where a schedule lives, as `<stream>.<partition>`. */
@@ -62,8 +65,15 @@ async function atHome(
   )
 }
 
-/** Registers a definition, and shows that its scheduler is alive. */
-export async function registerSchedule(link: RedisLink, schedule: ScheduleSpec): Promise<Registration> {
+/**
+ * Registers a definition, and shows that its scheduler is alive. One that was replaced comes back only by naming the beat
+ * that its successor was seen to have stopped at.
+ */
+export async function registerSchedule(
+  link: RedisLink,
+  schedule: ScheduleSpec,
+  silentBeat = '',
+): Promise<Registration> {
   const { name, keys, spec, timetable } = schedule
   let registration: Registration | undefined
   await atHome(name, homeOf(keys), async (home) => {
@@ -72,7 +82,7 @@ export async function registerSchedule(link: RedisLink, schedule: ScheduleSpec):
       await link.run(
         'schedule-register',
         [SCHEDULE_HOMES_KEY, keys.schedule(name), present.schedule(name)],
-        [name, homeOf(keys), home, spec, timetable, SUCCESSOR_SILENT_MS],
+        [name, homeOf(keys), home, spec, timetable, silentBeat],
       ),
     )
     const verdict = replyText(reply[0])
@@ -83,6 +93,7 @@ export async function registerSchedule(link: RedisLink, schedule: ScheduleSpec):
       watermarkMs: replyNumber(reply[2]),
       paused: replyText(reply[3]) !== '',
       serverMs: replyNumber(reply[4]),
+      beat: replyText(reply[6]),
     }
     return undefined
   })
@@ -96,8 +107,8 @@ export interface Fire {
   /** The watermark this tick follows; undefined runs now, beside the timetable. */
   readonly watermarkMs: number | undefined
   readonly tickMs: number
-  /** Ticks left out before this one. */
-  readonly missedCount: number
+  /** Ticks left out before this one, or up to and including it when it is left out too. */
+  readonly missed: MissedTicks
   /** The command; undefined leaves this tick out too. */
   readonly blob: Buffer | undefined
   readonly overlap: 'allow' | 'forbid'
@@ -141,11 +152,13 @@ export async function fireSchedule(
         fire.epoch,
         fire.watermarkMs ?? '',
         fire.tickMs,
-        fire.missedCount,
+        fire.missed.count,
         fire.blob ?? '',
         fire.overlap === 'forbid' ? '1' : '0',
         GROUP,
         homeOf(keys),
+        fire.missed.firstMs,
+        fire.missed.lastMs,
       ],
     ),
   )
@@ -206,6 +219,10 @@ export interface ScheduleState {
   readonly firedCount: number
   readonly missedCount: number
   readonly overlappedCount: number
+  /** Newest first, at most 32 ranges. */
+  readonly missed: readonly MissedTicks[]
+  /** Ticks left out because an earlier run was open; newest first, at most 32 ranges. */
+  readonly overlapped: readonly MissedTicks[]
   /** When a scheduler of the valid definition was last heard of, by the server's clock. */
   readonly seenAtMs: number | undefined
 }
@@ -229,6 +246,8 @@ export async function readSchedule(
     firedCount: number('fired') ?? 0,
     missedCount: number('missed') ?? 0,
     overlappedCount: number('overlapped') ?? 0,
+    missed: (fields['missed-ranges'] ?? '').split(' ').flatMap(parseRange),
+    overlapped: (fields['overlapped-ranges'] ?? '').split(' ').flatMap(parseRange),
     seenAtMs: number('seen'),
   }
 }
@@ -238,6 +257,13 @@ function parseRun(text: string): ScheduleRun[] {
   if (match === null) return []
   const [, stream = '', partition = '', token = '', tickMs = ''] = match
   return [{ stream, partition: Number(partition), token, tickMs: Number(tickMs) }]
+}
+
+function parseRange(text: string): MissedTicks[] {
+  const match = /^(\d+)-(\d+)\*(\d+)$/.exec(text)
+  if (match === null) return []
+  const [, first, last, count] = match
+  return [{ count: Number(count), firstMs: Number(first), lastMs: Number(last) }]
 }
 
 /** The server's clock, ms since 1970. */

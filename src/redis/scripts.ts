@@ -11,15 +11,20 @@ import cancel from './lua/cancel.lua' with { type: 'text' }
 import chargeSuspects from './lua/charge-suspects.lua' with { type: 'text' }
 import commitViews from './lua/commit-views.lua' with { type: 'text' }
 import discardDead from './lua/discard-dead.lua' with { type: 'text' }
+import dropFinished from './lua/drop-finished.lua' with { type: 'text' }
 import ensureGroup from './lua/ensure-group.lua' with { type: 'text' }
 import findDead from './lua/find-dead.lua' with { type: 'text' }
 import fire from './lua/fire.lua' with { type: 'text' }
 import forgetGone from './lua/forget-gone.lua' with { type: 'text' }
 import forgetMember from './lua/forget-member.lua' with { type: 'text' }
+import leaseRelease from './lua/lease-release.lua' with { type: 'text' }
+import leaseRenew from './lua/lease-renew.lua' with { type: 'text' }
+import leaseTake from './lua/lease-take.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
+import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
@@ -27,10 +32,13 @@ import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import releasePartition from './lua/release-partition.lua' with { type: 'text' }
 import removeConsumer from './lua/remove-consumer.lua' with { type: 'text' }
+import restoreIds from './lua/restore-ids.lua' with { type: 'text' }
+import restoreOutbox from './lua/restore-outbox.lua' with { type: 'text' }
 import sample from './lua/sample.lua' with { type: 'text' }
 import sampleLeases from './lua/sample-leases.lua' with { type: 'text' }
 import schedulePause from './lua/schedule-pause.lua' with { type: 'text' }
 import scheduleRegister from './lua/schedule-register.lua' with { type: 'text' }
+import serverState from './lua/server-state.lua' with { type: 'text' }
 import settle from './lua/settle.lua' with { type: 'text' }
 import status from './lua/status.lua' with { type: 'text' }
 import stopReader from './lua/stop-reader.lua' with { type: 'text' }
@@ -64,23 +72,31 @@ export type ScriptName =
   | 'cancel'
   | 'commit-views'
   | 'discard-dead'
+  | 'drop-finished'
   | 'ensure-group'
   | 'fire'
   | 'find-dead'
   | 'forget-gone'
+  | 'lease-release'
+  | 'lease-renew'
+  | 'lease-take'
   | 'mark-running'
   | 'missing-rights'
   | 'open-reader'
   | 'overview'
+  | 'progress'
   | 'promote'
   | 'read-dead'
   | 'read-views'
   | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
+  | 'restore-ids'
+  | 'restore-outbox'
   | 'sample'
   | 'schedule-pause'
   | 'schedule-register'
+  | 'server-state'
   | 'settle'
   | 'status'
   | 'sweep-records'
@@ -104,23 +120,31 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   cancel,
   'commit-views': commitViews,
   'discard-dead': discardDead,
+  'drop-finished': dropFinished,
   'ensure-group': ensureGroup,
   fire,
   'find-dead': findDead,
   'forget-gone': forgetGone,
+  'lease-release': leaseRelease,
+  'lease-renew': leaseRenew,
+  'lease-take': leaseTake,
   'mark-running': markRunning,
   'missing-rights': missingRights,
   'open-reader': openReader,
   overview,
+  progress,
   promote,
   'read-dead': readDead,
   'read-views': readViews,
   'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,
+  'restore-ids': restoreIds,
+  'restore-outbox': restoreOutbox,
   sample,
   'schedule-pause': schedulePause,
   'schedule-register': scheduleRegister,
+  'server-state': serverState,
   settle,
   status,
   'sweep-records': sweepRecords,

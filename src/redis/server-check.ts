@@ -4,9 +4,11 @@
  * Almost all of it is read from INFO, so that a managed service without CONFIG passes. What is unfit is refused with the
  * reason and the way out; some of it can be tolerated by name. A tolerance is the operator's word that loss is accepted.
  */
+import type { Durability } from '../contracts/durability.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { RedisLink, RedisLinks } from './connection.ts'
 import { pingChannel, streamMetaKey } from './keys.ts'
+import { countFollowing, type ReplicationRule, readReplication } from './replication.ts'
 
 /** What an operator may accept by name (`MILLRACE_ALLOW_UNSAFE`). */
 export const TOLERANCES = [
@@ -15,6 +17,7 @@ export const TOLERANCES = [
   'lazy-fsync',
   'unverified-fsync',
   'old-server',
+  'missing-replicas',
 ] as const
 export type ServerTolerance = (typeof TOLERANCES)[number]
 
@@ -34,7 +37,7 @@ export interface ServerInfo {
 }
 
 export interface ServerDemands {
-  readonly durability: 'everysec' | 'fsync'
+  readonly durability: Durability
   readonly tolerated: ReadonlySet<string>
 }
 
@@ -68,14 +71,15 @@ export async function readServerInfo(link: RedisLink): Promise<ServerInfo> {
 export async function checkServer(link: RedisLink, demands: ServerDemands): Promise<ServerInfo> {
   const info = await permitted(readServerInfo(link))
   judgeServer(info, demands)
-  await checkRights(link)
+  await checkRights(link, demands)
   await checkFsync(link, demands)
   return info
 }
 
 /** Asked before anything runs: a right that is missing later shows as a service that fails for ever. */
-async function checkRights(link: RedisLink): Promise<void> {
-  const missing = await permitted(link.run('missing-rights', [], [streamMetaKey('any'), pingChannel('any')]))
+async function checkRights(link: RedisLink, { durability }: ServerDemands): Promise<void> {
+  const args = [streamMetaKey('any'), pingChannel('any'), durability === 'replicated' ? '1' : '0']
+  const missing = await permitted(link.run('missing-rights', [], args))
   if (!Array.isArray(missing) || missing.length === 0) return
   throw lacking(`may not send ${missing.join(', ')} on keys and channels that start with "mr:"`)
 }
@@ -120,7 +124,9 @@ function checkKind(info: ServerInfo): void {
     )
   }
   if (info.mode === 'sentinel') {
-    throw refuse('REDIS_URL points to a Sentinel; point it to the primary that the Sentinel watches.')
+    throw refuse(
+      'REDIS_URL points to a Sentinel: write redis+sentinel://host1:26379,host2:26379/<primary name>, and the primary is found.',
+    )
   }
   if (info.role === 'slave') {
     throw refuse('The server is a replica, which accepts no writes; point REDIS_URL to its primary.')
@@ -180,7 +186,7 @@ function checkAlways(config: ReadonlyMap<string, string> | undefined, demands: S
 }
 
 /** undefined where CONFIG GET is denied, renamed away or hidden. */
-async function fsyncConfig(link: RedisLink): Promise<ReadonlyMap<string, string> | undefined> {
+export async function fsyncConfig(link: RedisLink): Promise<ReadonlyMap<string, string> | undefined> {
   let reply: unknown
   try {
     reply = await link.client.config('GET', '*append*fsync*')
@@ -191,6 +197,29 @@ async function fsyncConfig(link: RedisLink): Promise<ReadonlyMap<string, string>
   const found = new Map<string, string>()
   for (let i = 0; i + 1 < reply.length; i += 2) found.set(String(reply[i]), String(reply[i + 1]))
   return found.has('appendfsync') ? found : undefined
+}
+
+/**
+ * The replicas that tier `replicated` counts on, waited for a while: after a failover the old primary may still be coming back.
+ *
+ * @throws MillraceError `server.unsafe` after `waitMs` (`missing-replicas` tolerates it)
+ */
+export async function checkReplicas(
+  link: RedisLink,
+  { replicas }: ReplicationRule,
+  tolerated: ReadonlySet<string>,
+  pause: () => Promise<boolean>,
+): Promise<void> {
+  for (;;) {
+    const following = countFollowing(await readReplication(link))
+    if (following >= replicas) return
+    if (await pause()) continue
+    if (tolerated.has('missing-replicas')) return
+    throw refuse(
+      `Durability replicated counts on MILLRACE_REPLICAS=${replicas}, and the primary has ${following} that follow it: connect the missing ones, or declare fewer.`,
+      'missing-replicas',
+    )
+  }
 }
 
 /**

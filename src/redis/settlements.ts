@@ -102,7 +102,7 @@ export function successArguments(success: Success): number {
   return 12 + success.events.length + 3 * success.followUps.length + (success.append?.events.length ?? 0)
 }
 
-export const FAILURE_ARGUMENTS = 11
+export const FAILURE_ARGUMENTS = 10
 
 const FENCED: SettleAnswer = { isFenced: true, plainAcknowledged: 0, successes: [], failures: [] }
 
@@ -117,6 +117,8 @@ export async function settle(
   const answer = await link.run('settle', scriptKeys, args)
   if (!Array.isArray(answer)) return FENCED
   const reply = replyArray(answer)
+  const lastEventId = replyText(reply[3])
+  if (lastEventId !== '') link.marks.note(membership.keys, 'events', lastEventId)
   return {
     isFenced: false,
     plainAcknowledged: replyNumber(reply[0]),
@@ -171,7 +173,7 @@ function settleArguments(
   for (const ref of request.plain) args.push(ref.entryId)
   args.push(request.successes.length)
   for (const { ref, events, followUps, append, record } of request.successes) {
-    args.push(sourceOf(ref), ref.entryId, ref.token, ref.level)
+    args.push(sourceOf(ref), ref.entryId, ref.token)
     args.push(...guardArguments(append), append?.events.length ?? 0)
     for (const event of append?.events ?? []) args.push(event)
     args.push(events.length)
@@ -182,7 +184,7 @@ function settleArguments(
   args.push(request.failures.length)
   for (const failure of request.failures) {
     const { ref, delayMs, blob, record, guard } = failure
-    args.push(letterOf(failure), sourceOf(ref), ref.entryId, ref.token, ref.level)
+    args.push(letterOf(failure), sourceOf(ref), ref.entryId, ref.token)
     args.push(delayMs, blob, record, ...guardArguments(guard))
   }
   return { scriptKeys, args }

@@ -7,7 +7,13 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { trimDead } from '../redis/dead-letter-stream.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
-import { type SlowestReader, sweepRecords, trimCommands, trimEvents } from '../redis/partition-care.ts'
+import {
+  dropFinished,
+  type SlowestReader,
+  sweepRecords,
+  trimCommands,
+  trimEvents,
+} from '../redis/partition-care.ts'
 import type { Clock } from './clock.ts'
 import { PeriodicService } from './service.ts'
 
@@ -18,13 +24,19 @@ export interface CaretakerOptions {
   readonly clock: Clock
   readonly telemetry: Telemetry
   readonly trimEveryMs: number
+  /** Memory is short: what can be trimmed is trimmed at once. */
+  readonly isPressed: () => boolean
 }
+
+const PRESSED_PAUSE_MS = 50
 
 const ROUNDS_MAX = 50
 /** Events and records change slowly: every so many rounds. */
 const SLOW_ROUND = 10
 const SWEEP_COUNT_MAX = 2000
 const DEAD_COUNT_MAX = 500
+/** An entry that is pending for this long no longer keeps what is finished behind it. */
+const PIN_PATIENCE_MS = 5000
 const PENDING_ALARM_AFTER_MS = 600_000
 /** Beyond the retention of events: a projection that is merely being mended or rebuilt is no alarm. */
 const READER_ALARM_AFTER_MS = 86_400_000
@@ -39,10 +51,12 @@ export class Caretaker extends PeriodicService {
   constructor(options: CaretakerOptions) {
     const { keys, clock, telemetry, trimEveryMs } = options
     const name = `caretaker ${keys.stream}.${keys.partition}`
-    super({ name, clock, telemetry, pauseMinMs: trimEveryMs / 2, pauseMaxMs: trimEveryMs }, async () => {
+    const pauses = { pauseMinMs: Math.min(PRESSED_PAUSE_MS, trimEveryMs / 2), pauseMaxMs: trimEveryMs }
+    super({ name, clock, telemetry, ...pauses }, async () => {
       await this.#trimCommands()
       if (this.#round % SLOW_ROUND === 0) await this.#slowly()
       this.#round += 1
+      if (options.isPressed()) return PRESSED_PAUSE_MS
       return trimEveryMs * (0.5 + clock.random() / 2)
     })
     this.#options = options
@@ -55,7 +69,23 @@ export class Caretaker extends PeriodicService {
       this.#report('commands', commands)
       this.#report('ready', ready)
       this.#watchOldest(oldestPending)
-      if (commands === 0 && ready === 0) return
+      if (commands === 0 && ready === 0) break
+    }
+    const { clock } = this.#options
+    if (this.#pinned === undefined || clock.monotonicMs() - this.#pinned.sinceMs < PIN_PATIENCE_MS) return
+    await this.#dropFinished('commands')
+    if (keys.ready !== keys.commands) await this.#dropFinished('ready')
+  }
+
+  /** Trimming stops at the oldest pending entry; what is finished behind it goes entry by entry. */
+  async #dropFinished(source: 'commands' | 'ready'): Promise<void> {
+    const { link, keys } = this.#options
+    let after: string | undefined
+    for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
+      const drop = await dropFinished(link, keys, source, after)
+      this.#report(source, drop.deleted)
+      after = drop.after
+      if (after === undefined) return
     }
   }
 
@@ -90,7 +120,7 @@ export class Caretaker extends PeriodicService {
     telemetry.emit('stream.trimmed', { stream: keys.stream, partition: keys.partition, log, count })
   }
 
-  /** One entry that stays pending keeps everything after it from being trimmed. */
+  /** One entry that stays pending keeps what is after it from being trimmed at once. */
   #watchOldest(id: string | undefined): void {
     const { clock, telemetry, keys } = this.#options
     if (id === undefined) {
@@ -104,7 +134,7 @@ export class Caretaker extends PeriodicService {
     telemetry.emit('alarm.raised', {
       alarm: 'entry-pins-stream',
       stream: keys.stream,
-      detail: `Entry ${id} of ${keys.stream}.${keys.partition} is pending for ${Math.round(ageMs / 1000)} s; nothing after it can be trimmed.`,
+      detail: `Entry ${id} of ${keys.stream}.${keys.partition} is pending for ${Math.round(ageMs / 1000)} s; what comes after it can only be deleted entry by entry. See which worker holds it.`,
     })
   }
 

@@ -2,7 +2,7 @@
  * One run of one command: what the handler sees of it, and the effects it collects.
  *
  * Effects belong to a run. When a batch is split, or a version race is lost, the command runs again as a new
- * `CommandRun`; a handler that still holds the old one can add to it without harm.
+ * `CommandRun`; a handler that still holds the old one can add to it without harm: a run that is over takes nothing more.
  */
 import type { CommandDefinition } from '../contracts/command.ts'
 import { MillraceError } from '../contracts/errors.ts'
@@ -35,6 +35,8 @@ export interface RunScope {
   readonly clock: Clock
   /** Of the partition's lease, in a stream that is ordered by key. */
   readonly epoch: number | undefined
+  /** Redis's clock as this process knows it; for deadlines. */
+  readonly serverNowMs: () => number
   /** Partitions of a stream; undefined for a stream nobody declared. */
   partitionsOf(stream: string): number | undefined
 }
@@ -49,6 +51,7 @@ export class CommandRun implements HandledCommand {
   /** Version races this command has lost in a row. */
   conflicts = 0
   #payload: { readonly value: unknown } | undefined
+  #onLate: (() => void) | undefined
 
   constructor(scope: RunScope, ref: EntryRef, entry: Entry) {
     this.scope = scope
@@ -61,6 +64,11 @@ export class CommandRun implements HandledCommand {
     const next = new CommandRun(this.scope, this.ref, this.entry)
     next.conflicts = this.conflicts
     return next
+  }
+
+  /** Ends the run: what its handler still adds is dropped, and told to `onLate`. */
+  seal(onLate: () => void): void {
+    this.#onLate = onLate
   }
 
   get id(): string {
@@ -105,11 +113,16 @@ export class CommandRun implements HandledCommand {
     return this.entry.tickMs
   }
 
+  get expiresAtMs(): number | undefined {
+    return this.entry.expiresAtMs
+  }
+
   get trace(): TraceContext | undefined {
     return this.entry.trace === undefined ? undefined : { traceparent: unpackTrace(this.entry.trace) }
   }
 
   emit<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): void {
+    if (this.#isOver()) return
     this.#checkRoom()
     this.events.push(this.encodeEvent(event, payload))
   }
@@ -136,6 +149,7 @@ export class CommandRun implements HandledCommand {
     payload: PayloadInput<Command['payload']>,
     options: SendOptions = {},
   ): void {
+    if (this.#isOver()) return
     this.#checkRoom()
     const partitions = this.scope.partitionsOf(command.stream)
     if (partitions === undefined) {
@@ -147,6 +161,8 @@ export class CommandRun implements HandledCommand {
     const value = validatePayloadNow(`command "${command.type}"`, command.payload, payload)
     const bytes = packPayload(value)
     const key = command.key?.(value)
+    const delayMs = checkDelay(options.delayMs)
+    const expiresInMs = checkExpiry(options.expiresInMs, delayMs)
     const partition = partitionOf(key ?? bytes, partitions)
     const here = command.stream === this.scope.stream && partition === this.scope.partition
     const envelope = {
@@ -156,20 +172,27 @@ export class CommandRun implements HandledCommand {
       key: key ?? '',
       trace: this.entry.trace,
       tickMs: undefined,
+      expiresAtMs: expiresInMs === undefined ? undefined : Math.floor(this.scope.serverNowMs() + expiresInMs),
       trail: undefined,
     }
     this.followUps.push({
       target: here ? '' : `${command.stream}.${partition}`,
-      delayMs: checkDelay(options.delayMs),
+      delayMs,
       blob: encodeEntry(envelope, bytes),
     })
   }
 
   /** Appends events to an aggregate if it is still what was expected; they are emitted as well. None guards the outcome. */
   appendToAggregate(append: AggregateAppend): void {
+    if (this.#isOver()) return
     this.append = append
     this.events.push(...append.events)
     if (this.events.length > EFFECTS_COUNT_MAX) this.#checkRoom()
+  }
+
+  #isOver(): boolean {
+    this.#onLate?.()
+    return this.#onLate !== undefined
   }
 
   #checkRoom(): void {
@@ -187,5 +210,20 @@ function checkDelay(delayMs: number | undefined): number {
   throw new MillraceError(
     'handler.failed',
     `delayMs must be a whole number from 0 to ${DELAY_MAX_MS}, not ${delayMs}.`,
+  )
+}
+
+function checkExpiry(expiresInMs: number | undefined, delayMs: number): number | undefined {
+  if (expiresInMs === undefined) return undefined
+  if (!Number.isInteger(expiresInMs) || expiresInMs < 1 || expiresInMs > DELAY_MAX_MS) {
+    throw new MillraceError(
+      'handler.failed',
+      `expiresInMs must be a whole number from 1 to ${DELAY_MAX_MS}, not ${expiresInMs}.`,
+    )
+  }
+  if (expiresInMs > delayMs) return expiresInMs
+  throw new MillraceError(
+    'handler.failed',
+    `expiresInMs ${expiresInMs} must be more than delayMs ${delayMs}, or it expires before it is delivered.`,
   )
 }

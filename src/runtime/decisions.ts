@@ -2,8 +2,16 @@
  * From the outcome of a run to what is written: the new blob of a retry or dead letter, its trail, the side record.
  */
 import { Buffer } from 'node:buffer'
+import type { DeadReason } from '../contracts/dead-reason.ts'
+import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Settlement } from '../policies/settlement.ts'
-import { encodeEntry, packPayload, TRAIL_FAILURES_MAX, type Trail } from '../redis/entry-codec.ts'
+import {
+  encodeEntry,
+  type FailedAttempt,
+  packPayload,
+  TRAIL_FAILURES_MAX,
+  type Trail,
+} from '../redis/entry-codec.ts'
 import type { CommandRun } from './command-run.ts'
 import type { Decided } from './settler.ts'
 
@@ -12,7 +20,11 @@ const RESULT_BYTES_MAX: number = 16 * 1024
 
 const DONE_RECORD = Buffer.from('D')
 
-/** The settlement of one run, ready for the settler. */
+/**
+ * The settlement of one run, ready for the settler.
+ *
+ * @throws MillraceError `handler.failed` for a result that can't be stored
+ */
 export function toDecided(run: CommandRun, settlement: Settlement): Decided {
   switch (settlement.kind) {
     case 'done':
@@ -29,7 +41,7 @@ export function toDecided(run: CommandRun, settlement: Settlement): Decided {
     case 'retry':
       return failed(run, 'retry', settlement.error, settlement.delayMs)
     case 'dead':
-      return failed(run, 'dead', settlement.error, 0)
+      return failed(run, 'dead', settlement.error, 0, settlement.reason)
     default:
       return settlement satisfies never
   }
@@ -42,13 +54,25 @@ export function toDeferred(
   unknownSinceMs: number,
   reason: string,
 ): Decided {
-  const trail: Trail = { ...run.trail, unknownSinceMs }
+  const trail: Trail = { ...run.trail, level: run.ref.level, unknownSinceMs }
   return move(run, 'retry', trail, reason, delayMs)
 }
 
 /** A command that took its workers down too often. */
 export function toCrashed(run: CommandRun, level: number): Decided {
-  return failed(run, 'dead', `It was running when its worker died, ${level} times.`, 0)
+  return failed(run, 'dead', `It was running when its worker died, ${level} times.`, 0, 'crashed')
+}
+
+/** A command whose deadline has passed before this run: no attempt, and whatever failed before stays in its trail. */
+export function toExpired(run: CommandRun): Decided {
+  const { trail } = run
+  const failure = { attempt: trail.attempts, atMs: run.scope.clock.nowMs(), error: expiredText(run) }
+  return move(run, 'dead', endOf(run, trail.attempts, failure, 'expired'), failure.error, 0)
+}
+
+/** What an expired command is told with. */
+export function expiredText({ entry: { expiresAtMs = 0 } }: CommandRun): string {
+  return `Its deadline, ${new Date(expiresAtMs).toISOString()}, passed before it could run.`
 }
 
 /** A redriven command may be older than any result that is kept; its record tells that it is done, and was dead before. */
@@ -58,23 +82,45 @@ function doneRecord(run: CommandRun, result: unknown): Buffer | '' {
     if (run.trail.redrives > 0) return Buffer.concat([DONE_RECORD, packPayload(history)])
     return run.ref.token.startsWith('x') ? DONE_RECORD : ''
   }
-  const packed = packPayload({ result, ...history })
+  const packed = packResult(run.type, { result, ...history })
   const fits = packed.length <= RESULT_BYTES_MAX
   const body = fits ? packed : packPayload({ ...history, resultDroppedBytes: packed.length })
   return Buffer.concat([DONE_RECORD, body])
+}
+
+function packResult(type: string, record: { readonly result: unknown }): Buffer {
+  try {
+    if (typeof record.result === 'function') throw new TypeError('it is a function')
+    return packPayload(record)
+  } catch (error) {
+    throw new MillraceError(
+      'handler.failed',
+      `The result of "${type}" can't be stored: ${describeError(error, 200)}. Answer plain data.`,
+    )
+  }
 }
 
 function redrivesOf({ redrives }: Trail): { readonly redrives?: number } {
   return redrives === 0 ? {} : { redrives }
 }
 
-function failed(run: CommandRun, kind: 'retry' | 'dead', error: string, delayMs: number): Decided {
-  const { trail, attempt } = run
+function failed(
+  run: CommandRun,
+  kind: 'retry' | 'dead',
+  error: string,
+  delayMs: number,
+  reason?: DeadReason,
+): Decided {
+  const { attempt } = run
   const failure = { attempt, atMs: run.scope.clock.nowMs(), error }
-  const failures = [...trail.failures, failure]
+  return move(run, kind, endOf(run, attempt, failure, reason), error, delayMs)
+}
+
+function endOf(run: CommandRun, attempts: number, failure: FailedAttempt, reason?: DeadReason): Trail {
+  const { redrives, failures: before } = run.trail
+  const failures = [...before, failure]
   if (failures.length > TRAIL_FAILURES_MAX) failures.splice(1, 1)
-  const next: Trail = { attempts: attempt, level: run.ref.level, redrives: trail.redrives, failures }
-  return move(run, kind, next, error, delayMs)
+  return { attempts, level: run.ref.level, redrives, failures, ...(reason === undefined ? {} : { reason }) }
 }
 
 function move(
@@ -84,8 +130,14 @@ function move(
   error: string,
   delayMs: number,
 ): Decided {
-  const { attempts } = trail
-  const record = packPayload({ attempts, error, atMs: run.scope.clock.nowMs(), ...redrivesOf(trail) })
+  const { attempts, reason } = trail
+  const record = packPayload({
+    attempts,
+    error,
+    atMs: run.scope.clock.nowMs(),
+    ...redrivesOf(trail),
+    ...(reason === undefined ? {} : { reason }),
+  })
   const common = { ref: run.ref, delayMs, record, guard: run.append }
   if (kind === 'retry' && run.scope.epoch !== undefined) {
     return { run, failure: { ...common, move: 'hold', blob: packPayload(trail) } }

@@ -7,15 +7,19 @@
 
 import { describeError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
+import type { HealthReport } from '../contracts/health.ts'
 import { versionKey } from '../policies/catalogue.ts'
 import { type BatchEnvironment, runBatch } from './batch.ts'
 import type { Timer } from './clock.ts'
 import type { CommandRun } from './command-run.ts'
 import { toCrashed } from './decisions.ts'
+import { OverdueRuns } from './overdue-runs.ts'
 import type { PartitionDesk } from './partition-desk.ts'
+import type { Decided } from './settler.ts'
 import { CRASH_LEVEL_MAX, Suspects } from './suspects.ts'
 
-export interface DispatcherOptions extends Omit<BatchEnvironment, 'abandonSignal'> {
+export interface DispatcherOptions
+  extends Omit<BatchEnvironment, 'abandonSignal' | 'overdue' | 'onRunEnded' | 'isOurs'> {
   readonly handlers: ReadonlyMap<string, HandlerDefinition>
   /** Batches that run at once in this process, over all handlers. */
   readonly batchesMax: number
@@ -27,6 +31,11 @@ interface Lane {
   queue: CommandRun[]
   sinceMs: number
   timer: Timer | undefined
+}
+
+interface RunningBatch {
+  readonly desk: PartitionDesk
+  readonly runs: readonly CommandRun[]
 }
 
 /** Counts the running batches of one handler. */
@@ -42,11 +51,15 @@ export class Dispatcher {
   readonly #abandon = new AbortController()
   readonly #stop = new AbortController()
   readonly #suspects: Suspects
-  readonly #running = new Map<Promise<void>, PartitionDesk>()
+  readonly #running = new Map<Promise<void>, RunningBatch>()
+  readonly #overdue: OverdueRuns
+  #runEndedMs: number
   #pumpScheduled = false
 
   constructor(options: DispatcherOptions) {
     this.#options = options
+    this.#overdue = new OverdueRuns(options.clock, options.telemetry)
+    this.#runEndedMs = options.clock.monotonicMs()
     for (const [key, handler] of options.handlers) this.#gates.set(key, { handler, running: 0 })
     this.#suspects = new Suspects(
       (desk, handler, runs) => this.#run(desk, handler, runs),
@@ -63,6 +76,7 @@ export class Dispatcher {
       if (this.#stop.signal.aborted) return
       if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
       else if (gate === undefined) desk.defer(run)
+      else if (this.#overdue.isFull(gate.handler)) desk.defer(run, 'suspended')
       else if (run.ref.level > 0) this.#suspects.add({ desk, handler: gate.handler, run })
       else this.#laneOf(desk, gate, run).queue.push(run)
     }
@@ -84,10 +98,15 @@ export class Dispatcher {
     this.#suspects.clear(desk)
   }
 
+  /** What a partition has running. */
+  runsOf(desk: PartitionDesk): CommandRun[] {
+    return [...this.#running.values()].flatMap((batch) => (batch.desk === desk ? batch.runs : []))
+  }
+
   /** Resolves when nothing of this partition runs. */
   async idle(desk: PartitionDesk): Promise<void> {
     for (;;) {
-      const own = [...this.#running].filter(([, of]) => of === desk).map(([work]) => work)
+      const own = [...this.#running].filter(([, batch]) => batch.desk === desk).map(([work]) => work)
       if (own.length === 0) return
       await Promise.all(own)
     }
@@ -98,22 +117,29 @@ export class Dispatcher {
     return this.#suspects.holding
   }
 
-  /** Starts nothing new from now on. */
-  close(): void {
-    this.#stop.abort()
+  /** Monotonic ms at which a run of any handler last ended, well or not. */
+  get runEndedMs(): number {
+    return this.#runEndedMs
   }
 
-  /**
-   * Starts nothing new, waits for what runs, aborts it when `limitSignal` says that time is up. What was not done stays
-   * unsettled: the partition hands it back.
-   */
-  async drain(limitSignal: AbortSignal): Promise<void> {
-    this.close()
+  /** Undefined as long as there is nothing to tell. */
+  health(): HealthReport | undefined {
+    return this.#overdue.health()
+  }
+
+  /** Starts nothing new from now on, and forgets what waits: the partition hands it back. */
+  close(): void {
+    this.#stop.abort()
     for (const lane of this.#lanes.values()) {
       lane.timer?.cancel()
       lane.queue = []
     }
     this.#suspects.clear()
+  }
+
+  /** Closes, waits for what runs, and aborts it when `limitSignal` says that time is up. */
+  async drain(limitSignal: AbortSignal): Promise<void> {
+    this.close()
     const abandon = () => this.#abandon.abort()
     if (limitSignal.aborted) abandon()
     limitSignal.addEventListener('abort', abandon, { once: true })
@@ -130,6 +156,7 @@ export class Dispatcher {
       type: run.type,
       id: run.id,
       attempt: run.attempt,
+      reason: 'crashed',
       error,
     })
     desk.settler.push([toCrashed(run, level)])
@@ -137,7 +164,8 @@ export class Dispatcher {
 
   #laneOf(desk: PartitionDesk, gate: HandlerGate, run: CommandRun): Lane {
     const fresh = run.trail.attempts === 0
-    const name = `${desk.tag}|${versionKey(run)}|${fresh ? 'fresh' : 'again'}`
+    // A partition may be taken again before its earlier lease is wound up: each lease has lanes of its own.
+    const name = `${desk.tag}|${desk.scope.epoch ?? ''}|${versionKey(run)}|${fresh ? 'fresh' : 'again'}`
     let lane = this.#lanes.get(name)
     if (lane === undefined) {
       lane = { desk, gate, queue: [], sinceMs: 0, timer: undefined }
@@ -156,19 +184,25 @@ export class Dispatcher {
     })
   }
 
+  /** Lanes take turns: one that started a batch goes to the end, however fast it is filled again. */
   #pump(): void {
-    let progress = !this.#suspects.holding
-    while (progress && !this.#stop.signal.aborted) {
-      progress = false
-      for (const lane of this.#lanes.values()) {
-        if (this.#running.size >= this.#options.batchesMax) return
-        if (this.#startOne(lane)) progress = true
-      }
+    if (this.#suspects.holding || this.#stop.signal.aborted) return
+    for (const [name, lane] of this.#lanes) {
+      if (this.#running.size >= this.#options.batchesMax) return
+      if (!this.#startOne(lane)) continue
+      this.#lanes.delete(name)
+      this.#lanes.set(name, lane)
     }
   }
 
   #startOne(lane: Lane): boolean {
     const { gate } = lane
+    if (lane.queue.length > 0 && this.#overdue.isFull(gate.handler)) {
+      const runs = lane.queue
+      lane.queue = []
+      for (const run of runs) lane.desk.defer(run, 'suspended')
+      return false
+    }
     if (lane.queue.length === 0 || gate.running >= gate.handler.options.concurrencyMax) return false
     const runs = this.#cut(lane)
     if (runs === undefined) return false
@@ -213,7 +247,7 @@ export class Dispatcher {
   ): Promise<void> {
     if (gate !== undefined) gate.running += 1
     const work = this.#execute(desk, handler, runs)
-    this.#running.set(work, desk)
+    this.#running.set(work, { desk, runs })
     await work
     this.#running.delete(work)
     if (gate !== undefined) gate.running -= 1
@@ -225,14 +259,26 @@ export class Dispatcher {
     handler: HandlerDefinition,
     runs: readonly CommandRun[],
   ): Promise<void> {
-    const environment: BatchEnvironment = { ...this.#options, abandonSignal: this.#abandon.signal }
+    const environment: BatchEnvironment = {
+      ...this.#options,
+      overdue: this.#overdue,
+      onRunEnded: () => {
+        this.#runEndedMs = this.#options.clock.monotonicMs()
+      },
+      isOurs: () => desk.isOurs(),
+      abandonSignal: this.#abandon.signal,
+    }
+    const parts: (readonly Decided[])[] = []
     try {
-      const decided = await runBatch(environment, handler, runs)
-      if (decided.length > 0) desk.settler.push(decided)
+      await runBatch(environment, handler, runs, (decided) => {
+        parts.push(decided)
+        desk.settler.push(decided)
+      })
     } catch (error) {
       // Not the handler's doing: the entries stay pending and are found again by re-reading the own pending list.
       this.#options.telemetry.emit('service.failed', { service: 'dispatcher', error: describeError(error) })
-      for (const run of runs) desk.forget(run)
+      const settled = new Set(parts.flat().map(({ run }) => run.ref))
+      for (const run of runs) if (!settled.has(run.ref)) desk.forget(run)
     }
   }
 }

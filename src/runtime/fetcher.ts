@@ -12,6 +12,7 @@
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { HealthReport } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { judgeReader } from '../policies/reader-health.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import {
   type ConnectionIdentity,
@@ -58,6 +59,12 @@ export interface FetcherOptions {
   readonly onGroupGone: () => Promise<void>
   /** Called after each look through the own pending list, before anything new is read. */
   readonly onReread?: () => Promise<void>
+  /** True while it was told to wait for as long as it takes. */
+  readonly isPaused: () => boolean
+  /** Monotonic ms at which a run of any handler last ended. */
+  readonly runEndedMs: () => number
+  /** The longest that a run may take. */
+  readonly runLimitMs: number
 }
 
 const REREAD_EVERY_MS = 10_000
@@ -76,25 +83,44 @@ export class Fetcher extends Service {
   #generation = 0
   #rereadDueMs = 0
   #readIssuedMs = Number.NEGATIVE_INFINITY
-  #waitingForRoom = false
+  #waitingSinceMs: number | undefined
+  #turnMs = Number.NEGATIVE_INFINITY
 
   constructor(options: FetcherOptions) {
     const { keys } = options.membership
     super(`fetcher ${keys.stream}.${keys.partition}`)
     this.#options = options
+    // A worker that takes over one more partition is as ready as before, if it gets to read it in time.
+    if (options.membership.epoch !== undefined) this.#readIssuedMs = options.clock.monotonicMs()
     this.#sources = keys.ready === keys.commands ? ['commands'] : ['ready', 'commands']
   }
 
-  /** Fine while reads are issued on time, or while it waits for room. */
+  /** See `policies/reader-health.ts`. */
   health(): HealthReport {
-    const { clock, blockMs, membership } = this.#options
+    const { clock, blockMs, membership, isPaused, runEndedMs, runLimitMs } = this.#options
     const { keys } = membership
-    const ageMs = clock.monotonicMs() - this.#readIssuedMs
-    const ready = this.#waitingForRoom || ageMs <= blockMs + READ_GRACE_MS
-    const what = this.#waitingForRoom
-      ? 'waits for running batches'
-      : `last read issued ${Math.round(ageMs)} ms ago`
-    return { ready, detail: `${keys.stream}.${keys.partition}: ${what}` }
+    const { ready, detail } = judgeReader({
+      nowMs: clock.monotonicMs(),
+      readIssuedMs: this.#readIssuedMs,
+      blockMs,
+      waitingSinceMs: this.#waitingSinceMs,
+      turnMs: this.#turnMs,
+      runEndedMs: runEndedMs(),
+      runLimitMs,
+      isPaused: isPaused(),
+    })
+    return { ready, detail: `${keys.stream}.${keys.partition}: ${detail}` }
+  }
+
+  /** True when it could take more now. */
+  get hasRoom(): boolean {
+    const { inFlight, isHeld } = this.#options
+    return inFlight.room >= this.#sources.length && !isHeld()
+  }
+
+  /** Dials again: whatever is waited for on this connection fails, and the own pending list is read before anything new. */
+  renew(): void {
+    this.#options.reader.reconnect()
   }
 
   protected override async onStart(): Promise<void> {
@@ -114,6 +140,7 @@ export class Fetcher extends Service {
         await this.#round()
       } catch (error) {
         this.#rereadDueMs = 0
+        this.#waitingSinceMs = undefined
         if (this.stopSignal.aborted) return
         telemetry.emit('service.failed', { service: this.name, error: describeError(error) })
         await this.#mend(error)
@@ -124,15 +151,16 @@ export class Fetcher extends Service {
 
   async #round(): Promise<void> {
     const { clock, inFlight, readCountMax, reader, membership, blockMs, telemetry, isHeld } = this.#options
+    this.#turnMs = clock.monotonicMs()
     await this.#connect()
     if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
     const countMax = Math.min(readCountMax, Math.floor(inFlight.room / this.#sources.length))
     if (countMax < 1 || isHeld()) {
-      this.#waitingForRoom = true
+      this.#waitingSinceMs ??= clock.monotonicMs()
       await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
-      this.#waitingForRoom = false
       return
     }
+    this.#waitingSinceMs = undefined
     if (this.stopSignal.aborted) return
     this.#readIssuedMs = clock.monotonicMs()
     const entries = await this.#watched(() => readNew(reader, membership, countMax, blockMs))

@@ -10,19 +10,24 @@
 import { RedisLinks } from '../redis/connection.ts'
 import { writeBeat } from '../redis/consumer-group.ts'
 import { partitionKeys } from '../redis/keys.ts'
+import { leavingBeat } from '../redis/partition-lease.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import type { HeartbeatOrder, HeartbeatReport } from './heartbeat.ts'
 import { lookOut, lookOutForLeases } from './lookout.ts'
 
 declare const self: {
-  onmessage: ((event: { data: HeartbeatOrder | 'stop' }) => void) | null
+  onmessage: ((event: { data: HeartbeatOrder | 'leave' | 'stop' }) => void) | null
   postMessage(value: HeartbeatReport): void
 }
 
 /** What a round may take beyond its own limits before the whole process must have been paused. */
 const ROUND_GRACE_MS = 500
 
+/** Beats in a row without an answer, after which the connection is taken to be dead although it looks alive. */
+const UNANSWERED_MAX = 2
+
 let stopped = false
+let leaving = false
 
 async function beat(order: HeartbeatOrder): Promise<void> {
   const clock = SYSTEM_CLOCK
@@ -47,6 +52,7 @@ async function beat(order: HeartbeatOrder): Promise<void> {
   let seenMs = clock.monotonicMs()
   let roundMs = seenMs
   let announced = false
+  let unanswered = 0
   while (!stopped) {
     const nowMs = clock.monotonicMs()
     const current = Atomics.load(tick, 0)
@@ -64,7 +70,9 @@ async function beat(order: HeartbeatOrder): Promise<void> {
     count += 1
     try {
       await link.whenReady(order.intervalMs)
-      await writeBeat(link, beatKeys, consumer, `${count}:${current}`)
+      const value = `${count}:${current}`
+      await writeBeat(link, beatKeys, consumer, leaving ? leavingBeat(value) : value)
+      unanswered = 0
       if (!announced) {
         announced = true
         self.postMessage('beating')
@@ -75,7 +83,12 @@ async function beat(order: HeartbeatOrder): Promise<void> {
         }
       }
     } catch {
-      // Redis is away: whoever judges us can't see it either. Try again at the next beat.
+      // Redis is away: whoever judges us can't see it either. Or only this connection is: then it is dialled again.
+      unanswered += 1
+      if (unanswered >= UNANSWERED_MAX && link.ready) {
+        unanswered = 0
+        link.reconnect()
+      }
     }
     await clock.sleep(order.intervalMs)
   }
@@ -85,5 +98,6 @@ async function beat(order: HeartbeatOrder): Promise<void> {
 
 self.onmessage = ({ data }) => {
   if (data === 'stop') stopped = true
+  else if (data === 'leave') leaving = true
   else void beat(data)
 }

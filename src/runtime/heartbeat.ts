@@ -81,6 +81,11 @@ export class Heartbeat extends Service {
     }
   }
 
+  /** Shows from the next beat on that this worker takes nothing more; it still lives. */
+  announceLeaving(): void {
+    this.#worker?.postMessage('leave')
+  }
+
   protected override async onStop(): Promise<void> {
     await this.#ticking
     const { clock } = this.#options

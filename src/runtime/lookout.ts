@@ -6,7 +6,7 @@ import { DeathVerdict, type SilentConsumer } from '../policies/death-verdict.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type ConsumerView, sampleConsumers } from '../redis/consumer-group.ts'
 import { FREE_CONSUMER, partitionKeys } from '../redis/keys.ts'
-import { type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
+import { isLeaving, type PartitionLease, sampleLeases } from '../redis/partition-lease.ts'
 import type { Clock } from './clock.ts'
 
 export interface WatchedPartition {
@@ -24,7 +24,7 @@ export interface WatchedStream {
 export interface LeaseSighting {
   readonly stream: string
   readonly leases: readonly PartitionLease[]
-  /** Members with a heartbeat that is not known to stand still. */
+  /** Members that stay, with a heartbeat that is not known to stand still. */
   readonly living: readonly string[]
   /** Who is dead by now: members, and owners without a heartbeat. */
   readonly silent: readonly SilentConsumer[]
@@ -57,7 +57,8 @@ export async function lookOut(
   const keys = partitionKeys(place.stream, place.partition)
   await lookAgainAndAgain(options, async (observe) => {
     const views = await sampleConsumers(link, keys)
-    const sighting = judge(place, views, consumer, observe)
+    const ownBeat = views.find((view) => view.consumer === consumer)?.beat
+    const sighting = judge(place, views, consumer, (watched) => observe(watched, ownBeat))
     if (sighting.dead.length > 0 || sighting.freeCount > 0) onSighting(sighting)
   })
 }
@@ -73,25 +74,29 @@ export async function lookOutForLeases(
     const { beats, leases } = await sampleLeases(options.link, keys)
     const watched = new Map(beats)
     for (const { owner } of leases) if (owner !== '' && !watched.has(owner)) watched.set(owner, '')
-    const silent = observe(watched)
+    const silent = observe(watched, beats.get(options.consumer))
     const dead = new Set(silent.map((each) => each.consumer))
-    const living = [...beats.keys()].filter((member) => !dead.has(member))
+    const living = [...beats.keys()].filter(
+      (member) => !dead.has(member) && !isLeaving(beats.get(member) ?? ''),
+    )
     onSighting({ stream, leases, living, silent })
   })
 }
 
-type Observe = (beats: ReadonlyMap<string, string>) => SilentConsumer[]
+type Observe = (beats: ReadonlyMap<string, string>, ownBeat: string | undefined) => SilentConsumer[]
 
 async function lookAgainAndAgain(
   { clock, lookEveryMs, isStopped }: LookoutOptions,
   look: (observe: Observe) => Promise<void>,
 ): Promise<void> {
   const verdict = new DeathVerdict(lookEveryMs)
+  const own = new OwnBeat()
   while (!isStopped()) {
     const sentMs = clock.monotonicMs()
     try {
-      await look((beats) => {
+      await look((beats, ownBeat) => {
         const atMs = clock.monotonicMs()
+        if (own.standsStill(ownBeat)) verdict.forget()
         return verdict.observe({ beats, atMs, roundTripMs: atMs - sentMs })
       })
     } catch {
@@ -102,11 +107,29 @@ async function lookAgainAndAgain(
   }
 }
 
+const UNMOVED_LOOKS_MAX = 1
+
+/**
+ * A server that answers looks but takes no beats (its disk is full, it became a replica) makes everybody look dead. So nobody
+ * is judged while the own heartbeat stands still: one look may miss it, two in a row do not.
+ */
+class OwnBeat {
+  #beat: string | undefined
+  #unmovedLooks = 0
+
+  standsStill(beat: string | undefined): boolean {
+    const moved = beat !== undefined && beat !== this.#beat
+    this.#beat = beat
+    this.#unmovedLooks = moved ? 0 : this.#unmovedLooks + 1
+    return this.#unmovedLooks > UNMOVED_LOOKS_MAX
+  }
+}
+
 function judge(
   place: WatchedPartition,
   views: readonly ConsumerView[],
   me: string,
-  observe: Observe,
+  observe: (beats: ReadonlyMap<string, string>) => SilentConsumer[],
 ): Sighting {
   const others = views.filter((view) => view.consumer !== me)
   const watched = others.filter((view) => view.consumer !== FREE_CONSUMER)

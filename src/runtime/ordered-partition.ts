@@ -9,7 +9,8 @@
  * Only the first of a key is ever in a batch, so no two of a key run at once, and a retry holds up its own key alone. What
  * waits is bounded: at `parkedMax` the partition reads nothing, until something ends. Every first is in hand, so something will.
  *
- * Whoever takes the lease destroys the group that is read and settled in here: then everything in hand is dropped, and what
+ * A handler starts only while nobody can have taken the lease: for a moment after it was proved to be ours by an answer, counted
+ * from when the request was sent; after that it is asked for again. Whoever takes the lease destroys the group that is read and settled in here: then everything in hand is dropped, and what
  * handlers still answer is refused and counted.
  */
 import { describeError, MillraceError } from '../contracts/errors.ts'
@@ -19,6 +20,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { ReadEntry } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry, type Trail, unpackPayload } from '../redis/entry-codec.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { leasedMembership, type Membership } from '../redis/membership.ts'
 import {
@@ -38,9 +40,12 @@ import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher, type Holdings } from './fetcher.ts'
 import { InFlight } from './in-flight.ts'
 import { KeyQueues, type Queued } from './key-queues.ts'
-import { OutboxRelay } from './outbox-relay.ts'
+import { LeaseProof } from './lease-proof.ts'
+import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
+import { ReaderWatch } from './reader-watch.ts'
+import type { ServerWatch } from './server-watch.ts'
 import type { Service } from './service.ts'
 import { type Fate, Settler } from './settler.ts'
 
@@ -51,14 +56,22 @@ export interface OrderedPartitionOptions {
   readonly keys: PartitionKeys
   readonly consumer: string
   readonly taken: TakenPartition
+  /** Monotonic ms at which the lease was asked for. */
+  readonly takenSentMs: number
   readonly scope: RunScope
   readonly clock: Clock
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  /** With tier `replicated`: what the outbox is read through. */
+  readonly confirmed: ConfirmedSource | undefined
   /** Commands of this partition that may be ready to run or running; may change as partitions come and go. */
   readonly inFlightMax: () => number
   readonly inFlightBytesMax: number
+  /** What this process knows of its Redis. */
+  readonly server: ServerWatch
+  /** The longest that a run of any handler may take. */
+  readonly runLimitMs: number
   /** Called once, when the lease turns out to be somebody else's. */
   readonly onLost: () => void
 }
@@ -77,6 +90,7 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
+/** Of a look at the own lease, while this process stands still again and again. */
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -87,16 +101,21 @@ export class OrderedPartition implements Holdings {
   readonly #active = new Map<string, Item>()
   readonly #timers = new Set<Timer>()
   readonly #settler: Settler
+  readonly #proof: LeaseProof
   readonly #desk: PartitionDesk
   readonly #reader: RedisLink
   readonly #fetcher: Fetcher
   readonly #upkeep: readonly Service[]
+  readonly #watch: ReaderWatch
   #held: Map<string, HeldCommand> = new Map()
   /** First of each key, until the suspects among them are known. */
   #loading: Item[] | undefined = []
+  /** Crash levels as they are charged; kept, because the marks are gone when the answer of the charge is lost. */
+  #charges: ReadonlyMap<Item, number> | undefined
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
+  #released: Promise<void> | undefined
 
   constructor(options: OrderedPartitionOptions) {
     const { links, command, stream, keys, consumer, taken, clock, telemetry, dispatcher } = options
@@ -109,11 +128,18 @@ export class OrderedPartition implements Holdings {
       requestsMax: options.options.settleRequestsMax,
       onSettled: (run, fate, failure) => this.#onSettled(run, fate, failure),
       onConflict: (run) => this.#onConflict(run),
+      onAnswered: (sentMs) => this.#proof.prove(sentMs),
       onFenced: () => this.#lose(),
+    })
+    this.#proof = new LeaseProof({
+      ...{ link: command, membership: this.#membership, clock, sinceMs: options.takenSentMs },
+      ...{ lookEveryMs: options.options.lookEveryMs, heartbeatEveryMs: options.options.heartbeatEveryMs },
+      onLost: () => this.#lose(),
     })
     this.#desk = new PartitionDesk({
       ...{ ...common, consumer, scope: options.scope, settler: this.#settler },
       onForget: (run) => this.#onForget(run),
+      isOurs: () => this.#proof.isOurs(),
     })
     this.#reader = links.open('reader')
     this.#fetcher = new Fetcher({
@@ -121,15 +147,25 @@ export class OrderedPartition implements Holdings {
       blockMs: links.options.blockMs,
       readCountMax: options.options.readCountMax,
       onEntries: (entries) => this.#onEntries(entries),
-      isHeld: () => dispatcher.holding,
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
+      runEndedMs: () => dispatcher.runEndedMs,
+      runLimitMs: options.runLimitMs,
       onGroupGone: async () => this.#lose(),
       onReread: () => this.#finishLoading(),
+    })
+    this.#watch = new ReaderWatch({
+      ...common,
+      hasRoom: () => this.#fetcher.hasRoom,
+      renew: () => this.#fetcher.renew(),
+      onLoss: () => restoreFleet(command, options.scope.ids, [stream]),
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#upkeep = [
       new Promoter({ ...common, pauseMaxMs }),
-      new OutboxRelay({ ...common, pauseMaxMs }),
-      new Caretaker({ ...common, stream, trimEveryMs }),
+      new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
+      new Caretaker({ ...common, stream, trimEveryMs, isPressed: () => options.server.pressure !== 'none' }),
+      this.#watch,
     ]
   }
 
@@ -162,7 +198,15 @@ export class OrderedPartition implements Holdings {
   // ── life ──
 
   health(): HealthReport {
-    return this.#fetcher.health()
+    const { keys } = this.#options
+    if (!this.#watch.isStuck) return this.#fetcher.health()
+    return { ready: false, detail: `${keys.stream}.${keys.partition}: entries wait and nobody is given one` }
+  }
+
+  /** Redis is too full: at most one batch in hand, or none at all. */
+  get #isShut(): boolean {
+    const { pressure } = this.#options.server
+    return pressure === 'stop' || (pressure === 'drain' && this.#active.size > 0)
   }
 
   async start(): Promise<void> {
@@ -190,8 +234,13 @@ export class OrderedPartition implements Holdings {
     await Promise.race([idle, promise])
   }
 
-  /** Gives the lease back: what is pending goes to the next owner, uncharged. */
-  async release(): Promise<void> {
+  /** Gives the lease back: what is pending goes to the next owner, uncharged. Once is enough. */
+  release(): Promise<void> {
+    this.#released ??= this.#release()
+    return this.#released
+  }
+
+  async #release(): Promise<void> {
     const { command, keys, links, telemetry, clock } = this.#options
     const { stream, partition } = keys
     for (let attempt = 1; attempt <= RELEASE_ATTEMPTS_MAX; attempt++) {
@@ -211,6 +260,7 @@ export class OrderedPartition implements Holdings {
 
   /** The lease is somebody else's. */
   #lose(): void {
+    this.#proof.lose()
     if (this.#isClosed) {
       this.#settler.fence()
       return
@@ -271,28 +321,38 @@ export class OrderedPartition implements Holdings {
    * key, unless it was waiting for its time.
    */
   async #finishLoading(): Promise<void> {
-    const { command, keys, taken, clock, telemetry } = this.#options
+    const { command, keys, taken, telemetry } = this.#options
     const first = this.#loading
     if (first === undefined || this.#isClosed) return
-    const levels = new Map<Item, number>()
+    const levels = taken.charge === '' ? new Map<Item, number>() : await this.#chargesOf(first)
     if (taken.charge !== '') {
-      const marked = await readMarks(command, keys, taken.charge)
-      const nowMs = clock.monotonicMs()
-      for (const item of first) {
-        if (item.dueAtMs > nowMs) continue
-        levels.set(item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1))
-      }
       const byToken = new Map([...levels].map(([item, level]) => [item.token, level]))
       if (!(await chargeSuspects(command, this.#membership, taken.charge, byToken))) return this.#lose()
       const { stream, partition } = keys
       if (levels.size > 0) telemetry.emit('entries.redelivered', { stream, partition, count: levels.size })
     }
     this.#loading = undefined
-    this.#held = new Map()
+    this.#charges = undefined
+    // What was pending in a group that vanished comes as new, and is known by this alone.
+    if (taken.state !== 'lost') this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
+      // The last owner did not know its type; perhaps this one does.
+      if (item.entry.trail?.unknownSinceMs !== undefined) item.dueAtMs = 0
       this.#begin(item)
     }
+  }
+
+  async #chargesOf(first: readonly Item[]): Promise<ReadonlyMap<Item, number>> {
+    if (this.#charges !== undefined) return this.#charges
+    const { command, keys, taken, clock } = this.#options
+    const marked = await readMarks(command, keys, taken.charge)
+    const nowMs = clock.monotonicMs()
+    const ready = first.filter((item) => item.dueAtMs <= nowMs)
+    this.#charges = new Map(
+      ready.map((item) => [item, marked.has(item.token) ? item.level + 1 : Math.max(item.level, 1)]),
+    )
+    return this.#charges
   }
 
   #begin(item: Item): void {
@@ -349,6 +409,7 @@ export class OrderedPartition implements Holdings {
   }
 
   #onConflict(run: CommandRun): void {
+    if (this.#isClosed) return
     const next = run.again()
     next.conflicts += 1
     const { clock, dispatcher } = this.#options
@@ -364,7 +425,9 @@ export class OrderedPartition implements Holdings {
   }
 
   #watchRoom(): void {
-    const isFull = this.#inFlight.room < 1
+    const { room, count } = this.#inFlight
+    // Told as freed only when a twentieth is: at the bound a single command makes room again and again.
+    const isFull = this.#isFull ? room * 20 < count : room < 1
     if (isFull === this.#isFull) return
     this.#isFull = isFull
     const { stream, partition } = this.#options.keys

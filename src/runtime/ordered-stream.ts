@@ -24,7 +24,7 @@ import { OrderedPartition, type OrderedPartitionOptions } from './ordered-partit
 export interface OrderedStreamOptions
   extends Omit<
     OrderedPartitionOptions,
-    'keys' | 'taken' | 'scope' | 'inFlightMax' | 'inFlightBytesMax' | 'onLost' | 'stream'
+    'keys' | 'taken' | 'takenSentMs' | 'scope' | 'inFlightMax' | 'inFlightBytesMax' | 'onLost' | 'stream'
   > {
   readonly stream: StreamDefinition
   readonly scopeOf: (partition: number, epoch: number) => OrderedPartitionOptions['scope']
@@ -35,6 +35,8 @@ export interface OrderedStreamOptions
 
 /** How long a member that owns nothing stays silent before it is forgotten. */
 const FORGET_AFTER_MS = 30_000
+/** Looks come several times a second. */
+const BLIND_MAX_MS = 5000
 
 export class OrderedStream {
   readonly #options: OrderedStreamOptions
@@ -43,11 +45,15 @@ export class OrderedStream {
   readonly #owned = new Map<number, OrderedPartition>()
   readonly #draining = new Map<number, Promise<void>>()
   readonly #vacantLooks = new Map<number, number>()
+  /** Partitions whose lease was seen. */
+  readonly #leased = new Set<number>()
+  #lookedMs: number
   #isStopping = false
   #acting: Promise<void> | undefined
 
   constructor(options: OrderedStreamOptions) {
     this.#options = options
+    this.#lookedMs = options.clock.monotonicMs()
     const { name, partitions } = options.stream
     this.#keys = Array.from({ length: partitions }, (_, i) => partitionKeys(name, i, 'key'))
     this.#members = membersKey(this.#keys)
@@ -61,8 +67,12 @@ export class OrderedStream {
     return this.#options.stream.partitions
   }
 
-  /** A worker that owns no partition is as ready as one that does. */
+  /** A worker that owns no partition is as ready as one that does, while it sees who owns them. */
   health(): HealthReport {
+    const blindMs = this.#options.clock.monotonicMs() - this.#lookedMs
+    if (blindMs > BLIND_MAX_MS && !this.#isStopping) {
+      return { ready: false, detail: `${this.name}: has not seen its leases for ${Math.round(blindMs)} ms` }
+    }
     const reports = [...this.#owned.values()].map((partition) => partition.health())
     const stuck = reports.filter((report) => !report.ready)
     const detail = `${this.name}: owns ${this.#owned.size} of ${this.#keys.length} partitions`
@@ -71,6 +81,7 @@ export class OrderedStream {
 
   /** Acts on a look, unless an earlier one is still being acted on: the next one comes soon. */
   notice(sighting: LeaseSighting): void {
+    this.#lookedMs = this.#options.clock.monotonicMs()
     if (this.#isStopping || this.#acting !== undefined) return
     this.#acting = this.#act(sighting)
       .catch((error: unknown) => this.#report(error))
@@ -79,14 +90,21 @@ export class OrderedStream {
       })
   }
 
+  /** A partition in which nothing runs any more is given back at once, whatever still runs in others. */
   async stopReading(): Promise<void> {
     this.#isStopping = true
     await this.#acting
+    for (const partition of this.#owned.keys()) this.#handOver(partition)
     await Promise.all([...this.#owned.values()].map((partition) => partition.stopReading()))
   }
 
   async settled(limit: AbortSignal): Promise<void> {
-    await Promise.all([...this.#owned.values()].map((partition) => partition.settled(limit)))
+    await Promise.all(
+      [...this.#owned.values()].map(async (partition) => {
+        await partition.settled(limit)
+        await partition.release()
+      }),
+    )
   }
 
   /** Gives every lease back, and leaves. */
@@ -124,26 +142,28 @@ export class OrderedStream {
 
   async #take(lease: PartitionLease | undefined, beats: ReadonlyMap<string, string>): Promise<void> {
     if (lease === undefined || this.#isStopping) return
-    const { command, consumer, telemetry, scopeOf, stream } = this.#options
+    const { command, consumer, telemetry, scopeOf, stream, clock } = this.#options
     const keys = this.#keysOf(lease.partition)
     const seen = { ...lease, beat: beats.get(lease.owner) ?? '' }
+    const takenSentMs = clock.monotonicMs()
     const taken = await takePartition(command, keys, this.#members, consumer, seen)
     if (taken === undefined) return
     const { partition } = lease
     const name = stream.name
     telemetry.emit('partition.taken', { stream: name, partition, epoch: taken.epoch, from: lease.owner })
-    if (taken.state === 'lost') {
+    if (taken.state === 'lost' || (lease.epoch === '' && this.#leased.has(partition))) {
       this.#alarm(
         'group-vanished',
         `The consumer group of ${name}.${partition} had vanished and was made again.`,
       )
     }
+    this.#leased.add(partition)
     if (taken.gone.length > 0) {
       const ids = taken.gone.slice(0, 10).join(', ')
       this.#alarm('entries-lost', `${taken.gone.length} pending entries have no body any more: ${ids}.`)
     }
     const owned: OrderedPartition = new OrderedPartition({
-      ...{ ...this.#options, keys, taken, scope: scopeOf(partition, taken.epoch) },
+      ...{ ...this.#options, keys, taken, takenSentMs, scope: scopeOf(partition, taken.epoch) },
       inFlightMax: () => Math.max(2, Math.floor(this.#options.inFlightMax / Math.max(1, this.#owned.size))),
       inFlightBytesMax: Math.max(1024 ** 2, Math.floor(this.#options.inFlightBytesMax / this.#keys.length)),
       onLost: () => {

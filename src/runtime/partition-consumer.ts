@@ -8,6 +8,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import { ensureGroup, type ReadEntry, releaseEntries } from '../redis/consumer-group.ts'
 import { decodeEntry, type Entry } from '../redis/entry-codec.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { sharedMembership } from '../redis/membership.ts'
 import { Caretaker } from './caretaker.ts'
@@ -18,10 +19,12 @@ import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher } from './fetcher.ts'
 import { InFlight, inFlightKey } from './in-flight.ts'
 import type { Sighting } from './lookout.ts'
-import { OutboxRelay } from './outbox-relay.ts'
+import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
+import { ReaderWatch } from './reader-watch.ts'
 import { Reclaimer } from './reclaimer.ts'
+import type { ServerWatch } from './server-watch.ts'
 import type { Service } from './service.ts'
 import { Settler } from './settler.ts'
 
@@ -36,9 +39,14 @@ export interface PartitionConsumerOptions {
   readonly telemetry: Telemetry
   readonly dispatcher: Dispatcher
   readonly options: ConsumerOptions
+  readonly server: ServerWatch
+  /** The longest that a run of any handler may take. */
+  readonly runLimitMs: number
   /** This partition's part of the process's bounds. */
   readonly inFlightMax: number
   readonly inFlightBytesMax: number
+  /** Undefined unless the tier is `replicated`. */
+  readonly confirmed: ConfirmedSource | undefined
 }
 
 export class PartitionConsumer {
@@ -50,6 +58,7 @@ export class PartitionConsumer {
   readonly #fetcher: Fetcher
   readonly #upkeep: readonly Service[]
   readonly #reclaimer: Reclaimer
+  readonly #watch: ReaderWatch
 
   constructor(options: PartitionConsumerOptions) {
     const { command, keys, consumer, clock, telemetry, dispatcher, scope, stream } = options
@@ -71,29 +80,48 @@ export class PartitionConsumer {
       onForget: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
     })
     this.#reader = options.links.open('reader')
+    const onLoss = () => restoreFleet(command, scope.ids, [stream])
     const onEntries = (entries: readonly ReadEntry[]) => dispatcher.accept(this.desk, this.#toRuns(entries))
     const shared = { consumer, inFlight: this.#inFlight, onEntries }
     this.#fetcher = new Fetcher({
       ...{ clock, telemetry, membership, inFlight: this.#inFlight, onEntries },
-      onGroupGone: () => this.#regroup(),
+      onGroupGone: () => this.#regroup(onLoss),
       reader: this.#reader,
       command,
       blockMs: options.links.options.blockMs,
       readCountMax: options.options.readCountMax,
-      isHeld: () => dispatcher.holding,
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
+      runEndedMs: () => dispatcher.runEndedMs,
+      runLimitMs: options.runLimitMs,
+    })
+    this.#watch = new ReaderWatch({
+      ...common,
+      hasRoom: () => this.#fetcher.hasRoom,
+      renew: () => this.#fetcher.renew(),
+      onLoss,
     })
     const { promoteEveryMs: pauseMaxMs, trimEveryMs } = options.options
     this.#reclaimer = new Reclaimer({ ...common, ...shared })
     this.#upkeep = [
       this.#reclaimer,
       new Promoter({ ...common, pauseMaxMs }),
-      new OutboxRelay({ ...common, pauseMaxMs }),
-      new Caretaker({ ...common, stream, trimEveryMs }),
+      new OutboxRelay({ ...common, pauseMaxMs, confirmed: options.confirmed }),
+      new Caretaker({ ...common, stream, trimEveryMs, isPressed: () => options.server.pressure !== 'none' }),
+      this.#watch,
     ]
   }
 
   health(): HealthReport {
-    return this.#fetcher.health()
+    const { keys } = this.#options
+    if (!this.#watch.isStuck) return this.#fetcher.health()
+    return { ready: false, detail: `${keys.stream}.${keys.partition}: entries wait and nobody is given one` }
+  }
+
+  /** Redis is too full: at most one batch in hand, or none at all. */
+  get #isShut(): boolean {
+    const { pressure } = this.#options.server
+    return pressure === 'stop' || (pressure === 'drain' && this.#inFlight.count > 0)
   }
 
   /** Takes over from the dead that were seen. */
@@ -103,7 +131,7 @@ export class PartitionConsumer {
 
   /** Creates the group where it is missing, then starts everything. */
   async start(): Promise<void> {
-    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished('lost')
+    if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished()
     for (const service of this.#upkeep) await service.start()
     await this.#fetcher.start()
   }
@@ -113,24 +141,42 @@ export class PartitionConsumer {
     await Promise.all([this.#fetcher.stop(), ...this.#upkeep.map((service) => service.stop())])
   }
 
-  /** Resolves when every decided run is settled, or `limit` aborts. */
+  /** Resolves when what runs has ended and every decided run is settled, or `limit` aborts. */
   async settled(limit: AbortSignal): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     if (limit.aborted) resolve()
     limit.addEventListener('abort', () => resolve(), { once: true })
-    await Promise.race([this.#settler.idle(), promise])
+    const idle = this.#options.dispatcher.idle(this.desk).then(() => this.#settler.idle())
+    await Promise.race([idle, promise])
+  }
+
+  /** Hands what has not started back to the fleet, at once: others need not wait for what still runs here. */
+  async handBack(): Promise<void> {
+    const busy = [...this.#options.dispatcher.runsOf(this.desk), ...this.#settler.runs]
+    const kept = new Set(busy.map(({ ref }) => inFlightKey(ref.source, ref.entryId)))
+    await this.#release(
+      [...this.#inFlight.keys()].filter((key) => !kept.has(key)),
+      false,
+    )
   }
 
   /** Hands everything that is still held back to the fleet and drops the heartbeat. */
   async release(): Promise<void> {
+    await this.#release([...this.#inFlight.keys()], true)
+    this.#options.links.close(this.#reader)
+  }
+
+  async #release(inFlightKeys: readonly string[], leaving: boolean): Promise<void> {
     const { command, keys, consumer, telemetry } = this.#options
-    const held = [...this.#inFlight.keys()].map((key) =>
+    const held = inFlightKeys.map((key) =>
       key.startsWith('r')
         ? ({ source: 'ready', entryId: key.slice(1) } as const)
         : ({ source: 'commands', entryId: key } as const),
     )
+    if (held.length === 0 && !leaving) return
     try {
-      const count = await releaseEntries(command, keys, consumer, held, true)
+      const count = await releaseEntries(command, keys, consumer, held, leaving)
+      for (const key of inFlightKeys) this.#inFlight.leave(key)
       if (count > 0) {
         telemetry.emit('entries.released', { stream: keys.stream, partition: keys.partition, count })
       }
@@ -138,20 +184,22 @@ export class PartitionConsumer {
       // The others find the entries by our silence.
       telemetry.emit('service.failed', { service: 'release', error: describeError(error) })
     }
-    this.#options.links.close(this.#reader)
   }
 
   /** A group that vanished (FLUSHALL, DEL) is made again, with an alarm. */
-  async #regroup(): Promise<void> {
-    this.#alarmVanished(await ensureGroup(this.#options.command, this.#options.keys))
+  async #regroup(onLoss: () => Promise<void>): Promise<void> {
+    const state = await ensureGroup(this.#options.command, this.#options.keys, true)
+    if (state === 'present') return
+    this.#alarmVanished()
+    await onLoss()
   }
 
-  #alarmVanished(state: string): void {
+  #alarmVanished(): void {
     const { keys, telemetry } = this.#options
     telemetry.emit('alarm.raised', {
       alarm: 'group-vanished',
       stream: keys.stream,
-      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished (${state}) and was made again.`,
+      detail: `The consumer group of ${keys.stream}.${keys.partition} had vanished and was made again: its stream was deleted, or Redis was flushed. What no worker had finished may be lost.`,
     })
   }
 

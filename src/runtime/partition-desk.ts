@@ -24,6 +24,8 @@ export interface PartitionDeskOptions {
   readonly telemetry: Telemetry
   /** Called for a run that is given up without being settled. */
   readonly onForget: (run: CommandRun) => void
+  /** In an ordered partition: whether the lease is still ours, known or asked. */
+  readonly isOurs?: () => boolean | Promise<boolean>
 }
 
 export class PartitionDesk {
@@ -43,9 +45,10 @@ export class PartitionDesk {
 
   /**
    * Puts a command of an unknown type or version back for another worker; the longer nobody knows it, the less often.
-   * After a minute it is an alarm, but never a dead letter: a newer worker may be on its way.
+   * After a minute it is an alarm, but never a dead letter: a newer worker may be on its way. The same for a command whose
+   * handler is suspended in this process, which has an alarm of its own.
    */
-  defer(run: CommandRun): void {
+  defer(run: CommandRun, cause: 'unknown' | 'suspended' = 'unknown'): void {
     const { clock, telemetry } = this.#options
     const nowMs = clock.nowMs()
     const sinceMs = run.trail.unknownSinceMs ?? nowMs
@@ -53,15 +56,24 @@ export class PartitionDesk {
     const delayMs = Math.min(DEFER_MAX_MS, Math.max(DEFER_MIN_MS, waitedMs)) * (0.75 + clock.random() / 2)
     const { stream } = this.scope
     telemetry.emit('command.deferred', { stream, type: run.type, version: run.version, id: run.id })
-    if (waitedMs > DEFER_ALARM_AFTER_MS) {
+    if (cause === 'unknown' && waitedMs > DEFER_ALARM_AFTER_MS) {
       telemetry.emit('alarm.raised', {
         alarm: 'command-type-unknown',
         stream,
         detail: `No worker handles "${run.type}" version ${run.version} for ${Math.round(waitedMs / 1000)} s; deploy one that does.`,
       })
     }
-    const reason = `no handler for version ${run.version} here`
+    const reason =
+      cause === 'unknown' ? `no handler for version ${run.version} here` : 'its handler is suspended here'
     this.settler.push([toDeferred(run, Math.floor(delayMs), sinceMs, reason)])
+  }
+
+  /**
+   * Asked right before a handler starts: a worker that was paused may have lost the partition without knowing it, and its
+   * handlers would run beside the new owner's, in no order.
+   */
+  isOurs(): boolean | Promise<boolean> {
+    return this.#options.isOurs?.() ?? true
   }
 
   /** Gives up a run without settling it: the entry stays pending, and will run again. */

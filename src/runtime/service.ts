@@ -77,6 +77,9 @@ export abstract class Service implements AsyncDisposable {
   }
 }
 
+/** Between rounds that fail, before jitter: after an outage of Redis nothing should start late. */
+const FAILED_PAUSE_MAX_MS = 500
+
 export interface PeriodicOptions {
   readonly name: string
   readonly clock: Clock
@@ -130,7 +133,7 @@ export class PeriodicService extends Service {
         if (this.stopSignal.aborted) return
         failures += 1
         telemetry.emit('service.failed', { service: this.name, error: describeError(error) })
-        pauseMs = Math.min(2000, 25 * 2 ** Math.min(failures, 7)) * (0.5 + clock.random())
+        pauseMs = Math.min(FAILED_PAUSE_MAX_MS, 25 * 2 ** Math.min(failures, 7)) * (0.5 + clock.random())
       }
       this.#wake = new AbortController()
       await clock.sleep(pauseMs, AbortSignal.any([this.stopSignal, this.#wake.signal]))

@@ -5,7 +5,7 @@
  * A request whose reply was lost is sent again unchanged; what it had applied then answers "settled before", which counts
  * as resolved, not as stale.
  */
-import { describeError } from '../contracts/errors.ts'
+import { describeError, errorCode } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Membership } from '../redis/membership.ts'
@@ -39,6 +39,8 @@ export interface SettlerOptions {
   readonly telemetry: Telemetry
   /** Called on the answer, once for each run; `failure` tells what was asked for it, if it had failed. */
   readonly onSettled: (run: CommandRun, fate: Fate, failure: Failure | undefined) => void
+  /** Called on each answer with the monotonic time at which the request was sent: the partition was ours then. */
+  readonly onAnswered?: (sentMs: number) => void
   /** Called when the lease of the partition was lost: nothing more can be settled. */
   readonly onFenced?: () => void
   /** Requests on their way at once. */
@@ -55,14 +57,14 @@ interface Batch {
 }
 
 const RESEND_MIN_MS = 20
-const RESEND_MAX_MS = 2000
+const RESEND_MAX_MS = 500
 /** After so many failures of one request its entries are sent one by one, so that one of them can't hold the rest. */
 const FAILURES_BEFORE_SPLIT = 4
 
 export class Settler {
   readonly #options: SettlerOptions
   #queue: Decided[] = []
-  #requests = 0
+  readonly #sent = new Set<Batch>()
   #scheduled = false
   #idle: (() => void)[] = []
   #isFenced = false
@@ -98,8 +100,23 @@ export class Settler {
     if (this.open === 0) this.#resolveIdle()
   }
 
+  /** What has been decided and is not settled. */
+  get runs(): CommandRun[] {
+    const sent = [...this.#sent].flatMap(({ plain, successes, failures }) => [
+      ...plain,
+      ...successes,
+      ...failures,
+    ])
+    return [...sent, ...this.#queue.map(({ run }) => run)]
+  }
+
+  /** True once the partition is known to belong to another worker. */
+  get isFenced(): boolean {
+    return this.#isFenced
+  }
+
   get open(): number {
-    return this.#queue.length + this.#requests
+    return this.#queue.length + this.#sent.size
   }
 
   /** Resolves when nothing waits and nothing is on its way. */
@@ -109,11 +126,11 @@ export class Settler {
   }
 
   #pump(): void {
-    while (this.#queue.length > 0 && this.#requests < this.#options.requestsMax) {
+    while (this.#queue.length > 0 && this.#sent.size < this.#options.requestsMax) {
       const batch = this.#cut()
-      this.#requests += 1
+      this.#sent.add(batch)
       void this.#deliver(batch, 0).finally(() => {
-        this.#requests -= 1
+        this.#sent.delete(batch)
         this.#pump()
         if (this.open === 0) this.#resolveIdle()
       })
@@ -150,12 +167,14 @@ export class Settler {
     const { link, membership, clock, telemetry } = this.#options
     const startedMs = clock.monotonicMs()
     for (let failures = 0; ; ) {
+      const sentMs = clock.monotonicMs()
       try {
         const answer = await settle(link, membership, batch.request)
         if (answer.isFenced) {
           this.#refuse(sizeOf(batch))
           return this.fence()
         }
+        this.#options.onAnswered?.(sentMs)
         this.#answered(batch, answer, resends + failures > 0, clock.monotonicMs() - startedMs)
         return
       } catch (error) {
@@ -164,6 +183,8 @@ export class Settler {
         const pauseMs = Math.min(RESEND_MAX_MS, RESEND_MIN_MS * 2 ** Math.min(failures, 7))
         await clock.sleep(pauseMs * (0.5 + clock.random()))
         if (this.#isFenced) return this.#refuse(sizeOf(batch))
+        // Refused as a whole (no disk, no primary): no entry of it is to blame.
+        if (errorCode(error) === 'redis.unavailable') continue
         if (failures >= FAILURES_BEFORE_SPLIT && sizeOf(batch) > 1 && link.ready)
           return this.#deliverSingly(batch)
       }

@@ -35,6 +35,7 @@ export class Suspects {
   readonly #clock: Clock
   readonly #onRelease: () => void
   readonly #stopSignal: AbortSignal
+  readonly #givenUp = new WeakSet<PartitionDesk>()
   #waiting: Suspect[] = []
   #loop: Promise<void> | undefined
   #hold: Timer | undefined
@@ -67,8 +68,9 @@ export class Suspects {
     })
   }
 
-  /** Forgets what has not started, of one partition or of all. */
+  /** Forgets what has not started, of all partitions or of one that is given up for good. */
   clear(desk?: PartitionDesk): void {
+    if (desk !== undefined) this.#givenUp.add(desk)
     this.#waiting = desk === undefined ? [] : this.#waiting.filter((suspect) => suspect.desk !== desk)
   }
 
@@ -97,6 +99,7 @@ export class Suspects {
       )
       marked = desk
       if (this.#stopSignal.aborted) return
+      if (this.#givenUp.has(desk)) continue
       await this.#runGroup(
         desk,
         handler,

@@ -9,6 +9,7 @@ import { ViewReader } from '../../src/projections/view-reader.ts'
 import type { CommandIds } from '../../src/redis/command-id.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
+import type { ReplicaQuorum } from '../../src/redis/replica-quorum.ts'
 import { SYSTEM_CLOCK } from '../../src/runtime/clock.ts'
 import type { TestRedis } from './redis-server.ts'
 import { RecordedTelemetry } from './telemetry.ts'
@@ -31,10 +32,12 @@ export interface PublicServerOptions {
   readonly app?: Partial<PublicAppOptions>
   readonly views?: ViewSource
   readonly idleTimeoutS?: number
+  /** For durability `replicated`. */
+  readonly quorum?: ReplicaQuorum
 }
 
 export async function startPublicServer(
-  redis: TestRedis,
+  redis: Pick<TestRedis, 'open' | 'links'>,
   catalogue: Catalogue,
   options: PublicServerOptions = {},
 ): Promise<PublicServer> {
@@ -43,7 +46,10 @@ export async function startPublicServer(
   const ingest = await redis.open('ingest')
   const ids = await joinFleet(command, catalogue.streams.values())
   const clock = SYSTEM_CLOCK
-  const bus = new CommandBus({ link: ingest, catalogue, ids, clock, telemetry, options: options.bus ?? {} })
+  const bus = new CommandBus({
+    ...{ link: ingest, quorum: options.quorum, catalogue, ids, clock, telemetry },
+    options: options.bus ?? {},
+  })
   const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
   await bus.start()
   await views.start()

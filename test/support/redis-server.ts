@@ -21,8 +21,14 @@ export interface TestRedis extends AsyncDisposable {
 
 const BINARY = Bun.env['MILLRACE_REDIS_SERVER'] ?? 'redis-server'
 
-/** Starts a server with AOF on (`appendfsync no` unless asked otherwise: tests don't crash the machine). */
-export async function startTestRedis(extra: readonly string[] = []): Promise<TestRedis> {
+/**
+ * Starts a server with AOF on (`appendfsync no` unless asked otherwise: tests don't crash the machine). `env` is added to
+ * its environment, such as that of a clock of its own.
+ */
+export async function startTestRedis(
+  extra: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestRedis> {
   const directory = await mkdtemp(join(tmpdir(), 'millrace-test-'))
   const socket = join(directory, 'redis.sock')
   const launch = () =>
@@ -32,7 +38,7 @@ export async function startTestRedis(extra: readonly string[] = []): Promise<Tes
         ...['--port', '0', '--unixsocket', socket, '--dir', directory, '--save', '', '--loglevel', 'warning'],
         ...['--appendonly', 'yes', '--appendfsync', 'no', ...extra],
       ],
-      { stdout: 'ignore', stderr: 'ignore' },
+      { stdout: 'ignore', stderr: 'ignore', env: { ...Bun.env, ...env } },
     )
   let child = launch()
   const links = new RedisLinks({

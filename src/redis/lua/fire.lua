@@ -4,10 +4,11 @@
 -- Without an expected watermark the command runs now, beside the timetable: nothing moves.
 -- KEYS: 1 schedule, 2 ready, 3 records, 4 counter
 -- ARGV: 1 spec epoch, 2 expected watermark ('' run now), 3 tick, 4 ticks left out before it, 5 blob ('' leave this one out
---       too; it is counted in 4), 6 '1' when runs must not overlap, 7 group, 8 where runs go: `<stream>.<partition>`
+--       too; it is counted in 4), 6 '1' when runs must not overlap, 7 group, 8 where runs go: `<stream>.<partition>`,
+--       9 first and 10 last of the ticks left out
 -- Returns: {verdict, watermark, server time, token or ''}; verdicts: fired, left-out, overlap (left out, an earlier run is
 --          still open), and without any change: stale, clock, paused, behind, early
-local RUNS_KEPT = 10
+local RUNS_KEPT, RANGES_KEPT = 10, 32
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -58,13 +59,26 @@ if ARGV[5] ~= '' and not overlaps then
   token = 'x' .. string.format('%d', call('INCR', KEYS[4]))
   copy = call('XADD', KEYS[2], '*', token, ARGV[5])
 end
+-- Counts ticks left out and keeps their newest ranges, newest first, as `first-last*count`; what directly follows the
+-- newest range (`follows` is its last tick) joins it.
+local function leftOut(field, first, last, count, follows)
+  call('HINCRBY', KEYS[1], field, count)
+  local kept = {}
+  for range in string.gmatch(call('HGET', KEYS[1], field .. '-ranges') or '', '%S+') do
+    local from, to, times = string.match(range, '^(%d+)-(%d+)%*(%d+)$')
+    if #kept == 0 and to == follows then first, count = from, count + tonumber(times)
+    elseif #kept < RANGES_KEPT - 1 then kept[#kept + 1] = range end
+  end
+  table.insert(kept, 1, first .. '-' .. last .. '*' .. string.format('%d', count))
+  call('HSET', KEYS[1], field .. '-ranges', table.concat(kept, ' '))
+end
 if scheduled then
   mark = ARGV[3]
   call('HSET', KEYS[1], 'watermark', mark)
-  if missed > 0 then call('HINCRBY', KEYS[1], 'missed', missed) end
+  if missed > 0 then leftOut('missed', ARGV[9], ARGV[10], missed, ARGV[2]) end
 end
 if overlaps then
-  call('HINCRBY', KEYS[1], 'overlapped', 1)
+  leftOut('overlapped', mark, mark, 1, missed == 0 and ARGV[2])
   return answer('overlap')
 end
 if not token then return answer('left-out') end

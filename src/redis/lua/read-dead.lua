@@ -7,11 +7,12 @@
 --          the header is just its first bytes
 local STEP, BYTES_MAX = 25, 4194304
 local function headerBytes(blob)
-  if string.byte(blob, 1) ~= 1 or #blob < 12 then return math.min(#blob, 64) end
+  if string.byte(blob, 1) > 2 or #blob < 12 then return math.min(#blob, 64) end
   local flags, at = string.byte(blob, 3), 12 + string.byte(blob, 12)
   if bit.band(flags, 1) ~= 0 then at = at + 1 + (string.byte(blob, at + 1) or 0) end
   if bit.band(flags, 2) ~= 0 then at = at + 25 end
   if bit.band(flags, 4) ~= 0 then at = at + 6 end
+  if bit.band(flags, 16) ~= 0 then at = at + 6 end
   if bit.band(flags, 8) ~= 0 then
     local high, low = string.byte(blob, at + 1, at + 2)
     at = at + 2 + (high or 0) * 256 + (low or 0)

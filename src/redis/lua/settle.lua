@@ -12,12 +12,12 @@
 -- ARGV: group, consumer, epoch ('' when the partition is not ordered),
 --       n, entry ids of `commands` done without effects…,
 --       n, per command done with effects: source (1 commands, 2 ready; 2 also for an ordered one that has a record),
---          entry id, token, crash level,
+--          entry id, token,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it,
 --          events to append there…: n, blobs…,
 --          n, event blobs…, record ('' none),
 --          n, per follow-up: target ('' here, or `<stream>.<partition>`), delay ms (-1 none), blob
---       n, per failure: 'T' retry, 'X' dead letter or the turn of a retry in place, source, entry id, token, crash level,
+--       n, per failure: 'T' retry, 'X' dead letter or the turn of a retry in place, source, entry id, token,
 --          delay ms, blob (its trail when in place), record,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it
 -- Returns: {acknowledged without effects, per command with effects a letter, per failure a letter, last event id or ''}
@@ -64,8 +64,20 @@ local function isConflict(source, id, aggregate, version, token)
   return not same and #call('XPENDING', KEYS[source], group, id, id, 1) > 0
 end
 
+-- A command may have a crash level that this worker does not know: it was thought dead, and whoever took over may be dead
+-- too. So levels go with whatever ends the command; one that is retried keeps its own.
+local hasLevels = call('EXISTS', KEYS[11]) == 1
+local function forgetLevel(source, id, token)
+  if #call('XPENDING', KEYS[source], group, id, id, 1) > 0 then return end
+  local record = string.sub(call('HGET', KEYS[5], token) or '', 1, 1)
+  if record ~= 'T' and record ~= 'R' then call('HDEL', KEYS[11], token) end
+end
+
 local plain, acked = tonumber(arg[at]), 0
 if plain > 0 then acked = call('XACK', KEYS[1], group, unpack(arg, at + 1, at + plain)) end
+if hasLevels then
+  for i = at + 1, at + plain do forgetLevel(1, arg[i], 'e' .. arg[i]) end
+end
 at = at + 1 + plain
 
 local events, eventCount, lastEvent = {}, 0, ''
@@ -79,10 +91,10 @@ end
 local successes, done = {}, tonumber(arg[at])
 at = at + 1
 for i = 1, done do
-  local source, id, token, level = tonumber(arg[at]), arg[at + 1], arg[at + 2], arg[at + 3]
-  local aggregate, expected, appends = tonumber(arg[at + 4]), tonumber(arg[at + 5]), tonumber(arg[at + 7])
-  local conflict = isConflict(source, id, aggregate, expected, arg[at + 6])
-  local appendAt = at + 8
+  local source, id, token = tonumber(arg[at]), arg[at + 1], arg[at + 2]
+  local aggregate, expected, appends = tonumber(arg[at + 3]), tonumber(arg[at + 4]), tonumber(arg[at + 6])
+  local conflict = isConflict(source, id, aggregate, expected, arg[at + 5])
+  local appendAt = at + 7
   local eventAt = appendAt + appends + 1
   local count = tonumber(arg[eventAt - 1])
   local record = arg[eventAt + count]
@@ -110,14 +122,10 @@ for i = 1, done do
     end
     if source == 2 and epoch ~= '' then call('HDEL', KEYS[14], id) end
     for j = 0, sends - 1 do send(arg[sendAt + 3 * j], arg[sendAt + 3 * j + 1], arg[sendAt + 3 * j + 2]) end
-    if level ~= '0' then call('HDEL', KEYS[11], token) end
+    if hasLevels then call('HDEL', KEYS[11], token) end
   else
     successes[i] = '0'
-    -- Settled by a consumer that was thought dead, and did not know the level: this is the last that hears of it.
-    if level ~= '0' and #call('XPENDING', KEYS[source], group, id, id, 1) == 0 then
-      local record = string.sub(call('HGET', KEYS[5], token) or '', 1, 1)
-      if record ~= 'T' and record ~= 'R' then call('HDEL', KEYS[11], token) end
-    end
+    if hasLevels then forgetLevel(source, id, token) end
   end
 end
 flushEvents()
@@ -126,9 +134,9 @@ local failures, moves = {}, tonumber(arg[at])
 at = at + 1
 for i = 1, moves do
   local move, source, id, token = arg[at], tonumber(arg[at + 1]), arg[at + 2], arg[at + 3]
-  local level, delay, blob, record = arg[at + 4], tonumber(arg[at + 5]), arg[at + 6], arg[at + 7]
-  local conflict = isConflict(source, id, tonumber(arg[at + 8]), tonumber(arg[at + 9]), arg[at + 10])
-  at = at + 11
+  local delay, blob, record = tonumber(arg[at + 4]), arg[at + 5], arg[at + 6]
+  local conflict = isConflict(source, id, tonumber(arg[at + 7]), tonumber(arg[at + 8]), arg[at + 9])
+  at = at + 10
   local pending = call('XPENDING', KEYS[source], group, id, id, 1)
   local mine = pending[1] and pending[1][2] == consumer
   if conflict then
@@ -149,7 +157,7 @@ for i = 1, moves do
       local letter = call('XADD', KEYS[4], '*', token, blob)
       call('HSET', KEYS[5], token, 'X' .. letter .. ':' .. record)
       if epoch ~= '' then call('HDEL', KEYS[14], id) end
-      if level ~= '0' then call('HDEL', KEYS[11], token) end
+      if hasLevels then call('HDEL', KEYS[11], token) end
     end
   else
     failures[i] = '0'

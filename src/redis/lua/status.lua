@@ -4,7 +4,7 @@
 -- An ordered partition has one group too, named by its epoch, and keeps ready commands among the others.
 -- ARGV: 1 group, 2 token
 -- Returns: {state, detail, last event id}; states: scheduled, retrying, accepted, processing, done, dead, cancelled,
---          expired (the record is no longer kept), unknown (never issued), lost; detail is the record after its letter
+--          expired (the record is no longer kept), lost; detail is the record after its letter
 local token = ARGV[2]
 local record = redis.call('HGET', KEYS[3], token) or ''
 local letter, detail = string.sub(record, 1, 1), string.sub(record, 2)
@@ -39,6 +39,13 @@ local function byPosition(key, id)
   if #redis.call('XPENDING', key, group.name, id, id, 1) > 0 then return isThere(key, id) and 'processing' or 'lost' end
   return 'done'
 end
+-- Ranges of ids that a crash or a failover took away: pairs of from (exclusive) and to (inclusive).
+local function wasLost(id)
+  for from, to in string.gmatch(redis.call('HGET', KEYS[4], 'lost') or '', '(%S+) (%S+)') do
+    if newer(id, from) and not newer(id, to) then return true end
+  end
+  return false
+end
 
 local state
 if letter == 'D' then state = 'done'
@@ -54,13 +61,13 @@ elseif letter == 'R' then
   if state == 'done' then state = 'lost' end
 elseif string.sub(token, 1, 1) == 'x' then
   local number = tonumber(string.sub(token, 2))
-  if number > tonumber(redis.call('GET', KEYS[5]) or '0') then state = 'unknown'
-  elseif number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
+  if number <= tonumber(redis.call('HGET', KEYS[4], 'counter') or '0') then state = 'expired'
   else state = 'lost' end
 else
   local id = string.sub(token, 2)
   local floor = redis.call('HGET', KEYS[4], 'records') or '0'
   state = byPosition(KEYS[1], id)
+  if state == 'done' and wasLost(id) then state = 'lost' end
   -- What still waits or runs is no older than its end; of the others, the record may have been dropped.
   local isOpen = state == 'accepted' or state == 'processing'
   if not isOpen and tonumber(string.match(id, '^%d+')) < tonumber(floor) then state = 'expired' end

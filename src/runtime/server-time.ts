@@ -2,7 +2,8 @@
  * Redis's clock, estimated from its answers against the monotonic clock of this process.
  *
  * Each answer says: the difference lies between "read just before it came" and "read just after it was asked". Answers are
- * intersected, so the estimate is as good as the quickest one; it is the low end, so that a tick is rarely tried too early.
+ * intersected, so the estimate is as good as the quickest one; `at` is the low end, so that a tick is rarely tried too early;
+ * `latestAt` the high end.
  * An answer that contradicts the others (a clock was set, the machine slept) starts the estimate anew.
  */
 
@@ -28,5 +29,11 @@ export class ServerTime {
   /** The server's clock at a monotonic time; NaN before the first answer. */
   at(monotonicMs: number): number {
     return this.#lowMs === Number.NEGATIVE_INFINITY ? Number.NaN : monotonicMs + this.#lowMs
+  }
+
+  /** What it may read at most; for deadlines, which must not be passed. NaN before the first answer. */
+  latestAt(monotonicMs: number): number {
+    const drifted = Math.max(0, monotonicMs - this.#atMs) * DRIFT
+    return this.#highMs === Number.POSITIVE_INFINITY ? Number.NaN : monotonicMs + this.#highMs + drifted
   }
 }
