@@ -35,7 +35,7 @@ test('appends are refused with their code and store nothing; workers settle, ret
   })
   await bus.start()
   // A little over its bound, whatever connections take: far over it, workers stop reading too.
-  await link.client.set('ballast', Buffer.alloc(20_000_000))
+  await link.client.setrange('ballast', 20_000_000, 'x')
   const used = Number(/used_memory:(\d+)/.exec(await link.client.info('memory'))?.[1])
   await link.client.config('SET', 'maxmemory', String(Math.floor(used * 0.95)))
   const codeOf = (work: Promise<unknown>) => work.then(() => 'stored', errorCode)
