@@ -34,7 +34,10 @@ test('appends are refused with their code and store nothing; workers settle, ret
     options: {},
   })
   await bus.start()
-  await link.client.config('SET', 'maxmemory', '1mb')
+  // A little over its bound, whatever connections take: far over it, workers stop reading too.
+  await link.client.setrange('ballast', 20_000_000, 'x')
+  const used = Number(/used_memory:(\d+)/.exec(await link.client.info('memory'))?.[1])
+  await link.client.config('SET', 'maxmemory', String(Math.floor(used * 0.95)))
   const codeOf = (work: Promise<unknown>) => work.then(() => 'stored', errorCode)
   expect(await codeOf(bus.submit('do.it', { n: 4 }))).toBe('admission.overloaded')
   expect(await codeOf(bus.submit('do.it', { n: 4 }, { idempotencyKey: 'k' }))).toBe('admission.overloaded')
