@@ -7,13 +7,13 @@
  *                 │ ids                   ▲ SIGKILL                                     ▲
  *                 └──▶ ledger ────────────┴── compared with the events in Redis         └── records
  */
-import { ReplayError } from './replay/failure.ts'
+import { RunError } from './fleet/failure.ts'
 import { parseOptions } from './replay/options.ts'
-import { tell } from './replay/progress.ts'
 import { Replay } from './replay/replay.ts'
+import { tell } from './replay/standing.ts'
 
 function say(error: unknown): number {
-  if (error instanceof ReplayError) {
+  if (error instanceof RunError) {
     tell(error.message)
     return error.exitCode
   }

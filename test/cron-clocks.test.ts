@@ -5,11 +5,11 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
+import { clockOff, FAKETIME_MISSING, SHIM_MISSING, steppedClock } from '../scripts/fleet/clock-shim.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import { decodeEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { readServerTime } from '../src/redis/schedule-store.ts'
-import { clockOff, FAKETIME_MISSING, SHIM_MISSING, steppedClock } from './support/clock-shim.ts'
 import { startTestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
 
@@ -145,7 +145,7 @@ test.skipIf(MISSING !== undefined)(
 
       // Time comes to the watermark again (two seconds before it, so as not to wait the hour), and all goes on by itself.
       const lastMs = silent.at(-1)?.tickMs ?? 0
-      await clock.step(clock.offsetMs + (lastMs - 2000 - (await readServerTime(link))))
+      await clock.step(clock.aheadMs + (lastMs - 2000 - (await readServerTime(link))))
       await goesOn(30)
       expect(fleet.alarms.flat().length).toBe(6)
     } finally {

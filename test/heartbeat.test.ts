@@ -33,6 +33,36 @@ test('a process that was stopped for longer than a handler may take goes on beat
   }
 }, 20_000)
 
+test('a pause in the middle of work is no fault of the event loop either', async () => {
+  await using redis = await startTestRedis()
+  const link = await redis.open()
+  const count = async () => Number((await link.client.hget(beats, CONSUMER))?.split(':')[0] ?? 0)
+  const end = join(redis.directory, 'end')
+  const child = Bun.spawn(['bun', FIXTURE, redis.url, 'spin', end], { stdout: 'pipe', stderr: 'ignore' })
+  try {
+    const reader = child.stdout.getReader()
+    let said = ''
+    while (!said.includes('spinning')) said += Buffer.from((await reader.read()).value ?? []).toString()
+    // Long enough for the thread to have seen the last tick of the loop.
+    const first = await count()
+    await until('two beats', async () => (await count()) > first + 1)
+    process.kill(child.pid, 'SIGSTOP')
+    await Bun.sleep(2500)
+    const before = await count()
+    process.kill(child.pid, 'SIGCONT')
+    // It is still in the midst of it; the first beat may have been on its way when the pause came.
+    await until(
+      'more beats, or the end',
+      async () => child.signalCode !== null || (await count()) > before + 2,
+    )
+    await Bun.write(end, '')
+    expect(child.signalCode).toBeNull()
+  } finally {
+    child.kill('SIGKILL')
+    await child.exited
+  }
+}, 20_000)
+
 test('a process whose event loop stands still is ended', async () => {
   await using redis = await startTestRedis()
   const child = start(redis, 'block')

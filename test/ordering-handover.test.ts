@@ -6,6 +6,7 @@ import { partitionKeys } from '../src/redis/keys.ts'
 import { sampleLeases } from '../src/redis/partition-lease.ts'
 import type { CommandRun } from '../src/runtime/command-run.ts'
 import { testFleet } from './support/fleet.ts'
+import { heartbeatThrough } from './support/heartbeat-proxy.ts'
 import { startTestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
 
@@ -146,3 +147,29 @@ test('a worker stays ready while it takes over partitions with much in them', as
   await watch
   expect(reports).toEqual([])
 })
+
+test('a worker whose heartbeat connection goes silent dials again, and goes on', async () => {
+  await using redis = await startTestRedis()
+  await using proxied = await heartbeatThrough(redis)
+  let ran = 0
+  const handle = defineHandler(Go, () => {
+    ran += 1
+    return done()
+  })
+  const fleet = await testFleet(proxied.redis, [pair, Go, handle])
+  await using worker = await fleet.worker()
+  const sample = async () => await sampleLeases(fleet.link, KEYS)
+  await until('the worker to own all', async () =>
+    (await sample()).leases.every(({ owner }) => owner === worker.consumer),
+  )
+  proxied.silence()
+  const last = (await sample()).beats.get(worker.consumer)
+  await until('the beat to stand still', async () => {
+    await Bun.sleep(400)
+    return (await sample()).beats.get(worker.consumer) === last
+  })
+  await until('another beat', async () => (await sample()).beats.get(worker.consumer) !== last)
+  await fleet.append(Go, NAMES)
+  await until('all to be handled', () => ran === NAMES.length)
+  expect(worker.health().ready).toBe(true)
+}, 60_000)

@@ -55,9 +55,9 @@ function stubDesk(
     settler: { push: (decided: readonly Decided[]) => parts.push?.(decided) },
     defer: () => undefined,
     forget: () => undefined,
-    isOurs: () => true,
     mark: async () => await parts.mark?.(),
     unmark: async () => parts.unmark?.(),
+    isOurs: () => true,
   }
   const entry = {
     ...{ type: 'line.put', version: 1, atMs: 0, key: 'a', trace: undefined, tickMs: undefined },

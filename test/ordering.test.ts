@@ -16,6 +16,7 @@ import {
   reject,
   retry,
 } from '../src/index.ts'
+import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { cancelCommand } from '../src/redis/command-log.ts'
 import { unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
@@ -170,7 +171,7 @@ test('delayed and redriven commands are new arrivals, and are told done when the
   const Later = defineCommand({ type: 'line.later', payload: item, stream: line, key: ({ key }) => key })
   const handlePut = defineHandler(Put, (command) => {
     if (command.payload.n === 1) command.send(Later, { key: command.key, n: 10 }, { delayMs: 30 })
-    return command.payload.n === 2 && broken ? reject('broken') : done()
+    return command.payload.n > 1 && broken ? reject('broken') : done()
   })
   const order: number[] = []
   const handleLater = defineHandler(Later, ({ payload }) => {
@@ -179,23 +180,30 @@ test('delayed and redriven commands are new arrivals, and are told done when the
   })
   const fleet = await testFleet(redis, [line, Put, HasPut, Later, handlePut, handleLater])
   await using _worker = await fleet.worker()
-  const [, dead] = await fleet.append(Put, [
-    { key: 'a', n: 1 },
-    { key: 'a', n: 2 },
-  ])
-  if (dead === undefined) throw new Error('no command')
+  const [, dead, other] = await fleet.append(
+    Put,
+    [1, 2, 3].map((n) => ({ key: 'a', n })),
+  )
+  if (dead === undefined || other === undefined) throw new Error('no command')
   const delayed = { stream: 'line', partition: 0, token: 'x1' }
   await until('the delayed one', async () => (await fleet.status(delayed)).state === 'done')
   expect((await fleet.status(delayed)).record.result).toEqual({ late: true })
   expect(order).toEqual([10])
-  await until('the dead letter', async () => (await fleet.status(dead)).state === 'dead')
+  await until('the dead letters', async () => (await fleet.status(other)).state === 'dead')
   broken = false
   const { link, catalogue, ids, telemetry } = fleet
   const letters = new DeadLetters({ command: link, catalogue, ids, clock: SYSTEM_CLOCK, telemetry })
   await using _letters = letters
   await letters.start()
   await letters.redrive(ids.format(dead.stream, dead.partition, dead.token))
-  await until('the redriven one', async () => (await fleet.status(dead)).state === 'done')
+  // Also by a process that does not declare the stream: it learns from Redis how that is ordered.
+  const Other = defineCommand({ type: 'other.do', payload: item })
+  const strange = { command: link, catalogue: buildCatalogue([Other]), ids, clock: SYSTEM_CLOCK, telemetry }
+  await using stranger = new DeadLetters(strange)
+  await stranger.start()
+  await stranger.redrive(ids.format(other.stream, other.partition, other.token))
+  await until('the first redriven one', async () => (await fleet.status(dead)).state === 'done')
+  await until('the other one', async () => (await fleet.status(other)).state === 'done')
   expect((await fleet.status(dead)).record).toMatchObject({ redrives: 1 })
   expect(await link.client.exists(partitionKeys('line', 0).ready)).toBe(0)
 })
@@ -228,6 +236,8 @@ test('at its bound a partition waits, says so, and goes on', async () => {
   open = true
   await until('all to be done', () => handled.size === 301)
   await fleet.telemetry.until('partition.freed')
+  // Single commands that came and went at the bound are not told one by one.
+  expect(fleet.telemetry.of('partition.filled').length).toBeLessThan(60)
 })
 
 test('who has lost the lease settles nothing: its answer is refused and counted, the new owner runs the command', async () => {
@@ -289,6 +299,42 @@ test('a vanished stream is taken again, with an alarm, under an epoch that was n
   await fleet.telemetry.until('alarm.raised', (all) => all.some(({ alarm }) => alarm === 'group-vanished'))
   await fleet.append(Put, [{ key: 'a', n: 2 }])
   await until('the third', async () => (await fleet.events('line')).length === 2)
+})
+
+test('what was retried in place when its group, or its stream, vanished is told done or lost, and leaves nothing behind', async () => {
+  await using redis = await startTestRedis()
+  const attempts: number[] = []
+  let isOpen = false
+  const handle = defineHandler(
+    Put,
+    ({ attempt }) => {
+      attempts.push(attempt)
+      return isOpen ? done() : retry('closed', { delayMs: 60 })
+    },
+    { attemptsMax: 100 },
+  )
+  const fleet = await testFleet(redis, [line, Put, HasPut, handle])
+  const { client } = fleet.link
+  await using _worker = await fleet.worker()
+  const [first] = await fleet.append(Put, [{ key: 'a', n: 0 }])
+  if (first === undefined) throw new Error('no command')
+  const alarms = (name: string) => (all: { alarm: string }[]) => all.some(({ alarm }) => alarm === name)
+  await until('the third attempt', () => attempts.includes(3))
+  await client.xgroup('DESTROY', LINE.commands, `o${await client.hget(LINE.lease, 'epoch')}`)
+  await fleet.telemetry.until('alarm.raised', alarms('group-vanished'))
+  const before = Math.max(...attempts)
+  isOpen = true
+  await until('it to be done', async () => (await fleet.status(first)).state === 'done')
+  expect(attempts.at(-1)).toBeGreaterThanOrEqual(before)
+  expect(await client.exists(LINE.held)).toBe(0)
+  isOpen = false
+  const [second] = await fleet.append(Put, [{ key: 'a', n: 1 }])
+  if (second === undefined) throw new Error('no command')
+  await until('a retry', async () => (await fleet.status(second)).state === 'retrying')
+  await client.del(LINE.commands)
+  await fleet.telemetry.until('alarm.raised', alarms('entries-lost'))
+  expect((await fleet.status(second)).state).toBe('lost')
+  expect(await client.exists(LINE.held)).toBe(0)
 })
 
 function startWorker(redisUrl: string, ledger: string): Subprocess {

@@ -1,7 +1,7 @@
 /** One old pending entry keeps a stream from being trimmed; beyond a bound, what is finished behind it goes all the same. */
 import { expect, setDefaultTimeout, test } from 'bun:test'
 import { defineStream } from '../src/index.ts'
-import { GROUP, partitionKeys } from '../src/redis/keys.ts'
+import { GROUP, orderedGroup, partitionKeys } from '../src/redis/keys.ts'
 import { dropFinished, trimCommands } from '../src/redis/partition-care.ts'
 import { Caretaker } from '../src/runtime/caretaker.ts'
 import { type Clock, SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -35,17 +35,19 @@ test('whatever is pending or not delivered stays, whatever is finished goes, for
   const link = await redis.open()
   for (let round = 0; round < 25; round++) {
     await client.flushall()
-    await client.xgroup('CREATE', keys.commands, GROUP, '0', 'MKSTREAM')
+    // An ordered partition's group is named by the epoch of its lease.
+    const group = round % 3 === 0 ? orderedGroup(1_700_000_000_000 + round) : GROUP
+    await client.xgroup('CREATE', keys.commands, group, '0', 'MKSTREAM')
     const total = 1 + Math.floor(random() * 600)
     const ids: string[] = []
     for (let i = 0; i < total; i++) ids.push((await client.xadd(keys.commands, '*', '-', 'x')) ?? '')
     const delivered = Math.floor(random() * (total + 1))
     if (delivered > 0) {
-      await client.xreadgroup('GROUP', GROUP, 'w', 'COUNT', delivered, 'STREAMS', keys.commands, '>')
+      await client.xreadgroup('GROUP', group, 'w', 'COUNT', delivered, 'STREAMS', keys.commands, '>')
     }
     const share = random() ** 3
     const done = ids.slice(0, delivered).filter(() => random() > share)
-    if (done.length > 0) await client.xack(keys.commands, GROUP, ...done)
+    if (done.length > 0) await client.xack(keys.commands, group, ...done)
     const gone = new Set(done)
     const firstPending = ids.slice(0, delivered).find((id) => !gone.has(id))
     let after: string | undefined
@@ -58,7 +60,7 @@ test('whatever is pending or not delivered stays, whatever is finished goes, for
     const isBefore = (id: string) => firstPending !== undefined && ids.indexOf(id) < ids.indexOf(firstPending)
     const kept = ids.filter((id) => !gone.has(id) || firstPending === undefined || isBefore(id))
     expect(left).toEqual(kept)
-    const [pending] = await client.xpending(keys.commands, GROUP)
+    const [pending] = await client.xpending(keys.commands, group)
     expect(Number(pending)).toBe(delivered - done.length)
   }
 })

@@ -5,6 +5,7 @@ import { defineBatchHandler, defineCommand, defineHandler, done } from '../src/i
 import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
+import { FlakyLink } from './support/flaky-link.ts'
 import { type Appended, type TestFleet, testFleet } from './support/fleet.ts'
 import { HalfOpenProxy } from './support/half-open-proxy.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
@@ -89,6 +90,30 @@ test('what is in hand does not run again when the own pending list is read', asy
   gate.resolve()
   await until('all to be done', async () => (await fleet.pending('main')) === 0)
   expect(calls.sort()).toEqual([1, 2, 3, 4])
+  expect(fleet.telemetry.of('entries.reconciled')).toEqual([])
+})
+
+test('what is being settled does not run again when the own pending list is read meanwhile', async () => {
+  const calls: number[] = []
+  const handle = defineHandler(Do, ({ payload }) => {
+    calls.push(payload.n)
+    return done()
+  })
+  const fleet = await testFleet(redis, [Do, handle])
+  const flaky = new FlakyLink(redis.links.options, 1, [])
+  await flaky.whenReady(5000)
+  flaky.swallow = 'settle'
+  await using _worker = await fleet.worker({}, flaky)
+  try {
+    await fleet.append(Do, [{ n: 1 }, { n: 2 }])
+    await until('both to be on their way', () => calls.length === 2 && flaky.swallowed > 0)
+    await killReader()
+    await until('the reader to be back', async () => (await blockedReaders()).length === 1)
+  } finally {
+    flaky.release()
+  }
+  await until('both to be done', async () => (await fleet.pending('main')) === 0)
+  expect(calls.sort()).toEqual([1, 2])
   expect(fleet.telemetry.of('entries.reconciled')).toEqual([])
 })
 

@@ -1,7 +1,7 @@
 /** The comparison of a replay finds what differs: a check that can't fail proves nothing. */
 import { afterAll, expect, test } from 'bun:test'
-import type { ExpectedViews } from '../scripts/replay/reference.ts'
-import { compareViews, ViewReader } from '../scripts/replay/view-check.ts'
+import { compareViews, type ExpectedViews, ViewReader } from '../scripts/fleet/view-check.ts'
+import { foldedByAll } from '../scripts/replay/folded.ts'
 
 type Stored = { key: string; value: { flights: number; hours?: number[] } }
 
@@ -77,5 +77,5 @@ test('what all projections have folded is what the slowest has', async () => {
     'flight-routes': [view('SEA-PDX', 10)],
     'flight-days': [view('day-1', 11)],
   }
-  expect(await reader.foldedByAll()).toBe(10)
+  expect(await foldedByAll(reader)).toBe(10)
 })

@@ -109,6 +109,22 @@ test('without a ping that came back, and after a lost connection, nothing is ser
   expect(cache.get('r@1', 'c', [0])).toBeUndefined()
 })
 
+test('trust counts from when the ping was sent, however late it came back', () => {
+  const clock = { nowMs: 0 }
+  const cache = trustedCache(clock)
+  load(cache, 'a', 1, '5-0')
+  clock.nowMs = 1900
+  cache.proven(500)
+  clock.nowMs = 2499
+  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
+  clock.nowMs = 2501
+  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
+  // One that comes back after a later one takes nothing away.
+  cache.proven(2400)
+  cache.proven(1000)
+  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
+})
+
 test('a view read from Redis replaces an older one, even when it may not be kept itself', () => {
   const clock = { nowMs: 0 }
   const cache = trustedCache(clock)

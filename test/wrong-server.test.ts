@@ -231,6 +231,7 @@ test('a server that loads its data for a while refuses meanwhile, and goes on by
   await sending
   expect(performance.now() - startedMs).toBeGreaterThan(2000)
   expect(refusals.size).toBeGreaterThan(0)
+  await until('the connection', () => fleet.link.ready)
   await until('it to be done', async () => (await numbers(fleet)).length === 2)
 })
 

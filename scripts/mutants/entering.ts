@@ -77,6 +77,18 @@ export const ENTERING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'taken-in-when-full',
+    breaks: 'Commands are taken in although Redis is out of memory.',
+    promise: 'P7',
+    edits: [{ file: 'src/redis/lua/append.lua', search: '#!lua\n', replacement: '#!lua flags=allow-oom\n' }],
+    guards: [
+      {
+        file: 'test/out-of-memory.test.ts',
+        test: 'appends are refused with their code and store nothing; workers settle, retry and bury; then all goes on',
+      },
+    ],
+  },
+  {
     name: 'checksum-unchecked',
     breaks: 'An id that was never issued is looked up as if it had been.',
     promise: 'P14',

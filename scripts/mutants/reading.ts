@@ -196,6 +196,25 @@ export const READING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'left-before-answer',
+    breaks: 'An entry counts as settled when its settlement is sent, not when it is answered.',
+    promise: 'P3',
+    edits: [
+      {
+        file: 'src/runtime/settler.ts',
+        search: '    const startedMs = clock.monotonicMs()\n    for (let failures',
+        replacement:
+          "    const startedMs = clock.monotonicMs()\n    for (const run of batch.plain) this.#options.onSettled(run, 'ended', undefined)\n    for (let failures",
+      },
+    ],
+    guards: [
+      {
+        file: 'test/reader-faults.test.ts',
+        test: 'what is being settled does not run again when the own pending list is read meanwhile',
+      },
+    ],
+  },
+  {
     name: 'room-ignored',
     breaks: 'A reader asks for as many entries as one read may bring, however many are in hand.',
     promise: 'P10',

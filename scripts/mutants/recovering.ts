@@ -115,6 +115,24 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'pause-taken-for-stuck',
+    breaks: 'A process that was paused ends itself when it wakes, as if its event loop had been stuck.',
+    promise: 'P3',
+    edits: [
+      {
+        file: 'src/runtime/heartbeat-thread.ts',
+        search: 'if (current !== seenTick || wasPaused) {',
+        replacement: 'if (current !== seenTick) {',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/heartbeat.test.ts',
+        test: 'a pause in the middle of work is no fault of the event loop either',
+      },
+    ],
+  },
+  {
     name: 'takeover-beat-ignored',
     breaks: 'Entries are claimed from a consumer whose heartbeat moved since it was judged.',
     promise: 'P3',

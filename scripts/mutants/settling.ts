@@ -42,6 +42,18 @@ export const SETTLING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'unsettled-when-full',
+    breaks: 'Nothing is settled while Redis is out of memory, so that nothing drains.',
+    promise: 'P7',
+    edits: [{ file: SETTLE, search: '#!lua flags=allow-oom\n', replacement: '#!lua\n' }],
+    guards: [
+      {
+        file: 'test/out-of-memory.test.ts',
+        test: 'appends are refused with their code and store nothing; workers settle, retry and bury; then all goes on',
+      },
+    ],
+  },
+  {
     name: 'promoted-twice',
     breaks: 'What is due goes to the ready stream and stays among what is due.',
     promise: 'P6',

@@ -88,4 +88,19 @@ export const VIEWING_MUTANTS: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'trust-from-arrival',
+    breaks: 'Cached views are trusted from when a ping came back, not from when it was sent.',
+    promise: 'P5',
+    edits: [
+      {
+        file: CACHE,
+        search: 'Math.max(this.#trustedUntilMs, sentMs + this.#options.trustMs)',
+        replacement: 'this.#options.monotonicMs() + this.#options.trustMs',
+      },
+    ],
+    guards: [
+      { file: CACHE_TEST, test: 'trust counts from when the ping was sent, however late it came back' },
+    ],
+  },
 ]

@@ -4,8 +4,8 @@
  * Every accepted command emits one event, so each id of the ledger must stand in the event streams exactly once, and
  * nothing else may stand there. Two sorted numbers arrays and a bitmap are all the memory it takes.
  */
-import { ReplayError } from './failure.ts'
-import type { Ledger } from './ledger.ts'
+import { RunError } from '../fleet/failure.ts'
+import type { Ledger } from '../fleet/ledger.ts'
 import type { RedisProbe } from './probe.ts'
 
 export interface Account {
@@ -22,7 +22,7 @@ export async function balance(ledger: Ledger, probe: RedisProbe): Promise<Accoun
   for (let partition = 0; partition < (await probe.partitions()); partition++) partitions.add(partition)
   for (const partition of partitions) {
     if (await probe.eventsTrimmed(partition)) {
-      throw new ReplayError(
+      throw new RunError(
         'failed',
         "Events were trimmed by retention: what was lost or doubled can't be counted.",
       )

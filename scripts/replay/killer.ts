@@ -11,14 +11,14 @@
  * Frozen for a look, a worker can't settle between the question and the shot: each kill that is counted left entries
  * behind that somebody else has to run again.
  */
-import type { Stack, StackProcess } from './stack.ts'
+import type { Stack, StackWorker } from './stack.ts'
 
 export interface KillerOptions {
   readonly stack: Stack
   readonly everyMs: number
   /** True once enough records are in. */
   readonly mayBegin: () => boolean
-  readonly onKill: (worker: StackProcess, pending: number) => void
+  readonly onKill: (worker: StackWorker, pending: number) => void
 }
 
 const LOOK_AGAIN_MS = 15
@@ -69,7 +69,7 @@ export class Killer {
     const victim = busy[Math.floor(Math.random() * busy.length)]
     if (victim === undefined) return false
     if ((await this.#freeze(victim)) === 0) {
-      victim.child.kill('SIGCONT')
+      victim.process.signal('SIGCONT')
       return false
     }
     await stack.kill(victim)
@@ -81,14 +81,14 @@ export class Killer {
     return true
   }
 
-  async #freeze(worker: StackProcess): Promise<number> {
-    worker.child.kill('SIGSTOP')
+  async #freeze(worker: StackWorker): Promise<number> {
+    worker.process.signal('SIGSTOP')
     await Bun.sleep(IN_SOCKET_MS)
     return heldBy(worker, await this.#options.stack.probe.pending())
   }
 }
 
-function heldBy(worker: StackProcess, pending: ReadonlyMap<string, number>): number {
+function heldBy(worker: StackWorker, pending: ReadonlyMap<string, number>): number {
   let sum = 0
   for (const name of worker.consumers) sum += pending.get(name) ?? 0
   return sum

@@ -1,7 +1,7 @@
 /** What a replay is asked to do: the command line, checked as a whole before anything is started. */
 import { resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
-import { ReplayError } from './failure.ts'
+import { RunError } from '../fleet/failure.ts'
 
 export interface ReplayOptions {
   /** Rows of the file to replay; undefined means all. */
@@ -47,7 +47,7 @@ Examples:
   bun run replay --verify --workers 3 --kill-every-ms 2000 --json -
 `
 
-/** @throws ReplayError `usage`; ends the process after --help */
+/** @throws RunError `usage`; ends the process after --help */
 export function parseOptions(args: readonly string[]): ReplayOptions {
   const program = new Command('replay')
     .description('Replays three million flight records as commands, and checks every view against the file.')
@@ -72,7 +72,7 @@ export function parseOptions(args: readonly string[]): ReplayOptions {
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) process.exit(0)
-    throw new ReplayError('usage', `${error.message.replace(/^error: /, '')} (--help tells more)`)
+    throw new RunError('usage', `${error.message.replace(/^error: /, '')} (--help tells more)`)
   }
 }
 
@@ -83,7 +83,7 @@ function checked(parsed: Parsed): ReplayOptions {
     )
     if (clash !== undefined) {
       const flag = clash.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-      throw new ReplayError(
+      throw new RunError(
         'usage',
         `--${flag} is for a stack that the replay starts itself; it does not go together with --target.`,
       )
@@ -116,7 +116,7 @@ function wholeNumber(min: number, max = 1e9): (text: string) => number {
 function checkedUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw new ReplayError('usage', `--target "${text}" is not an http:// or https:// address.`)
+    throw new RunError('usage', `--target "${text}" is not an http:// or https:// address.`)
   }
   return url.href.replace(/\/+$/, '')
 }

@@ -9,9 +9,9 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ReplayError } from './failure.ts'
+import { commandLine } from '../fleet/command-line.ts'
+import { RunError } from '../fleet/failure.ts'
 import type { ReplayOptions } from './options.ts'
-import { commandLine } from './stack.ts'
 
 export interface Plan {
   readonly runId: string
@@ -70,7 +70,7 @@ export class PlanFolder {
     if (!existsSync(this.file('replay.json'))) return undefined
     const plan = JSON.parse(readFileSync(this.file('replay.json'), 'utf8')) as Plan
     if (plan.pid !== process.pid && /replay\.ts/.test(commandLine(plan.pid))) {
-      throw new ReplayError(
+      throw new RunError(
         'config',
         `Another replay (process ${plan.pid}) works in ${this.path}; wait or end it.`,
       )
@@ -83,7 +83,7 @@ export class PlanFolder {
     const same =
       rows === before.rows && options.target === before.target && options.durability === before.durability
     if (same) return
-    throw new ReplayError(
+    throw new RunError(
       'usage',
       `${this.path} holds a replay of ${before.rows} records, durability ${before.durability}${before.target === undefined ? '' : `, target ${before.target}`}: go on with the same --limit, --durability and --target, or use another folder.`,
     )

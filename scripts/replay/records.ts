@@ -7,7 +7,7 @@
 import { join } from 'node:path'
 import { type AsyncBuffer, parquetMetadataAsync, parquetRead } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
-import { ReplayError } from './failure.ts'
+import { RunError } from '../fleet/failure.ts'
 
 const RECORDS_FILE: string = join(import.meta.dir, '../../node_modules/vega-datasets/data/flights-3m.parquet')
 
@@ -15,7 +15,7 @@ const RECORDS_FILE: string = join(import.meta.dir, '../../node_modules/vega-data
 export async function openRecords(): Promise<AsyncBuffer> {
   const file = Bun.file(RECORDS_FILE)
   if (!(await file.exists())) {
-    throw new ReplayError(
+    throw new RunError(
       'unavailable',
       'The flight records are missing: run `bun install`, they ship in the development package vega-datasets.',
     )
@@ -60,7 +60,7 @@ export class RecordTable {
 
 function column<Value>(columns: ReadonlyMap<string, ArrayLike<unknown>>, name: string): ArrayLike<Value> {
   const found = columns.get(name)
-  if (found === undefined) throw new ReplayError('failed', `The flight records have no column "${name}".`)
+  if (found === undefined) throw new RunError('failed', `The flight records have no column "${name}".`)
   return found as ArrayLike<Value>
 }
 
@@ -83,7 +83,7 @@ export async function* recordTables(limitRows: number): AsyncGenerator<RecordTab
       rowEnd,
       onChunk: ({ columnName, columnData, rowStart }) => {
         if (rowStart !== firstRow || columns.has(columnName)) {
-          throw new ReplayError('failed', 'The flight records are not laid out in whole row groups.')
+          throw new RunError('failed', 'The flight records are not laid out in whole row groups.')
         }
         columns.set(columnName, columnData)
       },

@@ -5,12 +5,10 @@
  */
 import { parquetMetadataAsync, parquetRead } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
+import type { ExpectedViews } from '../fleet/view-check.ts'
 import { openRecords } from './records.ts'
 
 type ViewFields = { [field: string]: number | number[] }
-
-/** Projection → key → the view as it must be. */
-export type ExpectedViews = ReadonlyMap<string, ReadonlyMap<string, ViewFields>>
 
 class Group {
   flights = 0

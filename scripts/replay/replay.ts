@@ -1,19 +1,22 @@
 /** One replay from the first record to the verdict: brings up what it needs, drives it, and ends what it started. */
 import { version as ioredisVersion } from 'ioredis/package.json' with { type: 'json' }
 import { version as millraceVersion } from '../../package.json' with { type: 'json' }
+import { RunError } from '../fleet/failure.ts'
+import { Ledger } from '../fleet/ledger.ts'
+import { Producer } from '../fleet/producer.ts'
+import { number, Progress } from '../fleet/progress.ts'
+import { type Comparison, compareViews, ViewReader } from '../fleet/view-check.ts'
 import { type Account, balance } from './account.ts'
-import { ReplayError } from './failure.ts'
+import { recordBodies } from './bodies.ts'
+import { folded, foldedByAll } from './folded.ts'
 import { Killer } from './killer.ts'
-import { Ledger } from './ledger.ts'
 import type { ReplayOptions } from './options.ts'
 import { PlanFolder } from './plan.ts'
-import { Producer } from './producer.ts'
-import { number, Progress, tell } from './progress.ts'
 import { countRecords } from './records.ts'
 import { countRedeliveries } from './redeliveries.ts'
 import { expectedViews } from './reference.ts'
 import { endLeftovers, Stack } from './stack.ts'
-import { type Comparison, compareViews, ViewReader } from './view-check.ts'
+import { progression, tell } from './standing.ts'
 
 const LOOK_MS = 1000
 const CAUGHT_UP_LOOK_MS = 100
@@ -52,19 +55,23 @@ export interface ReplayResult {
 export class Replay {
   readonly #options: ReplayOptions
   readonly #abort = new AbortController()
-  readonly #progress: Progress = new Progress(() => ({
-    total: this.#folder?.plan.rows ?? 0,
-    accepted: this.#ledger?.acceptedCount ?? 0,
-    acceptedNow: (this.#ledger?.acceptedCount ?? 0) - this.#acceptedBefore,
-    folded: this.#folded,
-    kills: this.#killer?.kills ?? 0,
-  }))
+  readonly #progress: Progress = new Progress('replay', () =>
+    progression({
+      total: this.#folder?.plan.rows ?? 0,
+      accepted: this.#ledger?.acceptedCount ?? 0,
+      acceptedNow: (this.#ledger?.acceptedCount ?? 0) - this.#acceptedBefore,
+      folded: this.#folded,
+      kills: this.#killer?.kills ?? 0,
+      seconds: (performance.now() - this.#startMs) / 1000,
+    }),
+  )
   #folder: PlanFolder | undefined
   #ledger: Ledger | undefined
   #stack: Stack | undefined
   #killer: Killer | undefined
   #looking: ReturnType<typeof setInterval> | undefined
   #acceptedBefore = 0
+  #startMs = performance.now()
   #folded = 0
 
   constructor(options: ReplayOptions) {
@@ -72,7 +79,7 @@ export class Replay {
   }
 
   interrupt(): void {
-    this.#abort.abort(new ReplayError('interrupted', 'interrupted'))
+    this.#abort.abort(new RunError('interrupted', 'interrupted'))
   }
 
   abandon(): void {
@@ -149,8 +156,7 @@ export class Replay {
         baseUrl,
         ledger,
         runId: plan.runId,
-        rows: plan.rows,
-        bodyRows,
+        bodies: recordBodies(ledger, plan.rows, bodyRows),
         requestsMax,
         ratePerSecond,
         signal,
@@ -158,6 +164,7 @@ export class Replay {
     })
     this.#progress.start()
     const startMs = performance.now()
+    this.#startMs = startMs
     this.#looking = setInterval(() => void this.#look(reader), LOOK_MS)
     this.#startKilling(ledger, plan.rows)
     await producer.run()
@@ -214,26 +221,28 @@ export class Replay {
       everyMs: killEveryMs,
       mayBegin: () => ledger.acceptedCount >= beginAt,
       onKill: (worker, pending) =>
-        this.#progress.say(`killed ${worker.name} (process ${worker.child.pid}), ${pending} entries pending`),
+        this.#progress.say(
+          `killed ${worker.process.name} (process ${worker.process.pid}), ${pending} entries pending`,
+        ),
     })
     this.#killer = killer
     killer.start().catch((error: unknown) => this.#abort.abort(error))
   }
 
   async #look(reader: ViewReader): Promise<void> {
-    this.#folded = await reader.folded('flight-days').catch(() => this.#folded)
+    this.#folded = await folded(reader, 'flight-days').catch(() => this.#folded)
   }
 
   /** Until every projection has folded every accepted record, or stands still. */
   async #untilFolded(reader: ViewReader, accepted: number): Promise<void> {
     let movedAtMs = performance.now()
     for (;;) {
-      const folded = await reader.foldedByAll()
-      if (folded !== this.#folded) movedAtMs = performance.now()
-      this.#folded = folded
-      if (folded >= accepted) return
+      const count = await foldedByAll(reader)
+      if (count !== this.#folded) movedAtMs = performance.now()
+      this.#folded = count
+      if (count >= accepted) return
       if (performance.now() - movedAtMs > STANDSTILL_MS) {
-        tell(`the views stand still at ${number(folded)} of ${number(accepted)} records`)
+        tell(`the views stand still at ${number(count)} of ${number(accepted)} records`)
         return
       }
       this.#abort.signal.throwIfAborted()
@@ -273,9 +282,9 @@ export class Replay {
 
 /** Views that are there before the first record would be counted as ours. */
 async function checkEmpty(reader: ViewReader, target: string): Promise<void> {
-  const before = await reader.folded('flight-days')
+  const before = await folded(reader, 'flight-days')
   if (before === 0) return
-  throw new ReplayError(
+  throw new RunError(
     'usage',
     `${target} has ${number(before)} flights already; the views of a replay can only be checked where there were none.`,
   )

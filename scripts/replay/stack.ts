@@ -7,25 +7,20 @@
  * process writes to a log file of its own. `processes.log` in the folder lists every process that was started, so that
  * a replay that goes on after a crash can end what the crash left running.
  */
-import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Subprocess } from 'bun'
-import { ReplayError } from './failure.ts'
+import { commandLine } from '../fleet/command-line.ts'
+import { RunError } from '../fleet/failure.ts'
+import { type Role, RoleProcess } from '../fleet/role-process.ts'
 import { RedisProbe } from './probe.ts'
 
 const ROOT = join(import.meta.dir, '../..')
 const START_LIMIT_MS = 60_000
-const STOP_LIMIT_MS = 30_000
 
-type Role = 'api' | 'project' | 'work'
-
-/** One process of the stack. */
-export interface StackProcess {
-  readonly name: string
-  readonly role: Role
-  readonly child: Subprocess
-  readonly logFile: string
-  /** Consumer names that it brought along; empty for other roles. */
+/** A worker of the stack. */
+export interface StackWorker {
+  readonly process: RoleProcess
+  /** Consumer names that it brought along. */
   readonly consumers: ReadonlySet<string>
 }
 
@@ -38,10 +33,9 @@ export interface StackOptions {
 
 export class Stack {
   readonly #options: StackOptions
-  readonly #running = new Set<StackProcess>()
-  /** Started, but not yet ready, or on the way out. */
-  readonly #children = new Set<Subprocess>()
-  readonly #expectedEnds = new WeakSet<Subprocess>()
+  readonly #workers = new Set<StackWorker>()
+  /** Everything that was started and has not ended: not yet ready, running, or on the way out. */
+  readonly #processes = new Set<RoleProcess>()
   readonly #failure = Promise.withResolvers<never>()
   #apiUrl = ''
   #probe: RedisProbe | undefined
@@ -59,15 +53,11 @@ export class Stack {
 
   get probe(): RedisProbe {
     if (this.#probe !== undefined) return this.#probe
-    throw new ReplayError('failed', 'The stack is not up.')
+    throw new RunError('failed', 'The stack is not up.')
   }
 
-  get workers(): StackProcess[] {
-    return [...this.#running].filter(({ role }) => role === 'work')
-  }
-
-  get processes(): StackProcess[] {
-    return [...this.#running]
+  get workers(): StackWorker[] {
+    return [...this.#workers]
   }
 
   /** Rejects when a process ends that nobody asked to end. */
@@ -78,7 +68,7 @@ export class Stack {
   async start(): Promise<void> {
     mkdirSync(join(this.#options.folder, 'logs'), { recursive: true })
     const api = await this.#launch('api')
-    this.#apiUrl = told(api.logFile, 'public')
+    this.#apiUrl = api.told('public')
     const address = JSON.parse(readFileSync(join(this.#options.folder, 'redis/address.json'), 'utf8')) as {
       url: string
     }
@@ -88,46 +78,42 @@ export class Stack {
     for (let i = 0; i < this.#options.workers; i++) await this.startWorker()
   }
 
-  async startWorker(): Promise<StackProcess> {
+  async startWorker(): Promise<StackWorker> {
     const before = await this.probe.beatingConsumers()
-    const worker = await this.#launch('work')
+    const process = await this.#launch('work')
     const endMs = performance.now() + START_LIMIT_MS
     for (;;) {
       this.#options.signal.throwIfAborted()
       const consumers = (await this.probe.beatingConsumers()).difference(before)
       if (consumers.size > 0) {
-        const known = { ...worker, consumers }
-        this.#running.delete(worker)
-        this.#running.add(known)
-        return known
+        const worker = { process, consumers }
+        this.#workers.add(worker)
+        return worker
       }
       if (performance.now() > endMs)
-        throw new ReplayError('failed', `${worker.name} is up, but sends no heartbeats.`)
+        throw new RunError('failed', `${process.name} is up, but sends no heartbeats.`)
       await Bun.sleep(20)
     }
   }
 
   /** SIGKILL, as a crash would. */
-  async kill(process: StackProcess): Promise<void> {
-    this.#expectedEnds.add(process.child)
-    this.#running.delete(process)
-    process.child.kill('SIGKILL')
-    await process.child.exited
+  async kill(worker: StackWorker): Promise<void> {
+    this.#workers.delete(worker)
+    await worker.process.kill()
   }
 
   /** Ends everything: workers and projector first, then the API, which takes its redis-server along. */
   async stop(): Promise<void> {
-    const last = this.processes.filter(({ role }) => role === 'api').map(({ child }) => child)
-    const first = [...this.#children].filter((child) => !last.includes(child))
+    const all = [...this.#processes]
     this.#probe?.close()
-    await Promise.all(first.map((child) => this.#end(child)))
-    await Promise.all(last.map((child) => this.#end(child)))
+    await Promise.all(all.filter(({ role }) => role !== 'api').map((process) => process.end()))
+    await Promise.all(all.filter(({ role }) => role === 'api').map((process) => process.end()))
     this.#endRedis()
   }
 
   /** For an exit that waits for nothing. */
   abandon(): void {
-    for (const child of this.#children) child.kill('SIGKILL')
+    for (const { child } of this.#processes) child.kill('SIGKILL')
     this.#endRedis()
   }
 
@@ -137,99 +123,27 @@ export class Stack {
     if (pid !== undefined && /redis|valkey/.test(commandLine(pid))) process.kill(pid, 'SIGTERM')
   }
 
-  async #end(child: Subprocess): Promise<void> {
-    this.#expectedEnds.add(child)
-    child.kill('SIGTERM')
-    const late = setTimeout(() => child.kill('SIGKILL'), STOP_LIMIT_MS)
-    await child.exited
-    clearTimeout(late)
-  }
-
-  async #launch(role: Role): Promise<StackProcess> {
+  async #launch(role: Role): Promise<RoleProcess> {
     const { folder, durability, signal } = this.#options
     this.#started += 1
     const name = `${role}-${this.#started}`
-    const logFile = join(folder, 'logs', `${name}-${process.pid}.log`)
-    const log = openSync(logFile, 'a', 0o600)
-    const args = ['--data-dir', folder, '--workers-dir', join(ROOT, 'workers/flights')]
-    const child = Bun.spawn(
-      [
-        process.execPath,
-        ...['src/cli/main.ts', 'start', role, ...args],
-        ...['--port', '0', '--admin-port', '0', '--durability', durability, '--log-level', 'info'],
-      ],
-      { cwd: ROOT, env: cleanEnvironment(), stdio: ['ignore', log, log] },
-    )
-    closeSync(log)
-    this.#children.add(child)
-    appendFileSync(join(folder, 'processes.log'), `${child.pid}\n`)
-    await this.#untilReady(name, child, logFile, signal)
-    const launched = {
+    const launched = RoleProcess.spawn({
       name,
       role,
-      child,
-      logFile,
-      consumers: new Set<string>(),
-    }
-    this.#running.add(launched)
-    void child.exited.then((code) => this.#onEnd(launched, code))
+      flags: [
+        ...['--data-dir', folder, '--workers-dir', join(ROOT, 'workers/flights')],
+        ...['--port', '0', '--admin-port', '0', '--durability', durability, '--log-level', 'info'],
+      ],
+      logFile: join(folder, 'logs', `${name}-${process.pid}.log`),
+      signal,
+      onSpawn: (child) => appendFileSync(join(folder, 'processes.log'), `${child.pid}\n`),
+    })
+    this.#processes.add(launched)
+    void launched.child.exited.then(() => this.#processes.delete(launched))
+    await launched.untilReady(signal)
+    launched.watch((sentence) => this.#failure.reject(new RunError('failed', sentence)))
     return launched
   }
-
-  async #untilReady(name: string, child: Subprocess, logFile: string, signal: AbortSignal): Promise<void> {
-    const endMs = performance.now() + START_LIMIT_MS
-    while (!/^millrace: ready/m.test(readFileSync(logFile, 'utf8'))) {
-      signal.throwIfAborted()
-      if (child.exitCode !== null || child.signalCode !== null) {
-        this.#children.delete(child)
-        const kind = child.exitCode === 78 ? 'config' : child.exitCode === 69 ? 'unavailable' : 'failed'
-        throw new ReplayError(kind, `${name} did not start: ${lastWords(logFile)}`)
-      }
-      if (performance.now() > endMs) {
-        throw new ReplayError(
-          'unavailable',
-          `${name} was not ready after ${START_LIMIT_MS / 1000} s: ${lastWords(logFile)}`,
-        )
-      }
-      await Bun.sleep(20)
-    }
-  }
-
-  #onEnd(process: StackProcess, code: number): void {
-    this.#children.delete(process.child)
-    if (this.#expectedEnds.has(process.child)) return
-    this.#running.delete(process)
-    const sentence = `${process.name} ended with code ${code}, unasked (--keep keeps its log): ${lastWords(process.logFile)}`
-    this.#failure.reject(new ReplayError('failed', sentence))
-  }
-}
-
-/** Settings of the shell must not reach the stack; what it needs is told by flags. */
-function cleanEnvironment(): Record<string, string | undefined> {
-  const kept = Object.entries(process.env).filter(
-    ([name]) =>
-      name === 'MILLRACE_REDIS_SERVER' || !/^(MILLRACE_|REDIS_URL|PORT$|HOST$|LOG_LEVEL$)/.test(name),
-  )
-  return Object.fromEntries(kept)
-}
-
-/** `millrace: public      http://127.0.0.1:40123` */
-function told(logFile: string, what: string): string {
-  const found = new RegExp(`^millrace: ${what} +(\\S+)`, 'm').exec(readFileSync(logFile, 'utf8'))?.[1]
-  if (found === undefined) throw new ReplayError('failed', `${logFile} does not tell the ${what} address.`)
-  return found.replace(/\/+$/, '')
-}
-
-/** The last thing that a process said about a mistake. */
-function lastWords(logFile: string): string {
-  const lines = readFileSync(logFile, 'utf8').trim().split('\n')
-  const sentences = lines.flatMap((line) => {
-    if (line.startsWith('millrace: ')) return [line.slice('millrace: '.length)]
-    return /^{"level":(50|60|"error")/.test(line) ? [String((JSON.parse(line) as { msg?: string }).msg)] : []
-  })
-  const telling = sentences.findLast((sentence) => !/^(ready|stopp|SIG| )/.test(sentence))
-  const summary = /^(role|redis|durability|workers|public|admin) {2,}/
-  return telling === undefined || summary.test(telling) ? 'it did not say why' : telling.slice(0, 500)
 }
 
 /** Ends processes of this folder that an interrupted replay left behind. Answers how many there were. */
@@ -247,20 +161,4 @@ export async function endLeftovers(folder: string): Promise<number> {
 function isOurs(pid: number, folder: string): boolean {
   const line = commandLine(pid)
   return line.includes('src/cli/main.ts start') && line.includes(`--data-dir ${folder}`)
-}
-
-export function commandLine(pid: number): string {
-  return existsSync('/proc/self/cmdline') ? procCommand(pid) : psCommand(pid)
-}
-
-function procCommand(pid: number): string {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
-  } catch {
-    return ''
-  }
-}
-
-function psCommand(pid: number): string {
-  return Bun.spawnSync(['ps', '-ww', '-o', 'command=', '-p', String(pid)]).stdout.toString()
 }

@@ -20,7 +20,8 @@ export interface RetentionOptions {
 
 /**
  * `none`: commands run as soon as there is a worker. `key`: commands of one key run one after another in the order in which
- * they arrived, retries included; each partition belongs to one worker at a time.
+ * they arrived, retries included; each partition belongs to one worker at a time. A command of a type that this worker does not
+ * know waits there, and its key with it, until the partition moves: let all workers of such a stream know all of its commands.
  */
 export type Ordering = 'none' | 'key'
 

@@ -17,6 +17,7 @@ import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { discardDead, type FoundDead, findDead, redriveDead } from '../redis/dead-letter-stream.ts'
 import { decodeEntry } from '../redis/entry-codec.ts'
+import { readOrdering } from '../redis/fleet.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
@@ -118,7 +119,7 @@ export class DeadLetters extends Service implements HealthSource {
    * @throws MillraceError `command.malformed`, `not-found`, `entry.unreadable`, `redis.unavailable`, `redis.unknown`
    */
   async inspect(commandId: string): Promise<DeadLetter> {
-    const { position, keys } = this.#locate(commandId)
+    const { position, keys } = await this.#locate(commandId)
     const { letter } = await findDead(this.#parts.command, keys, position.token)
     if (letter === undefined) throw notDead()
     return describe(this.#parts.ids, keys, { token: position.token, ...letter })
@@ -212,15 +213,18 @@ export class DeadLetters extends Service implements HealthSource {
     return this.#operations.start({ kind, filter, places, dryRun, ratePerSecond })
   }
 
-  #locate(commandId: string): { readonly position: CommandPosition; readonly keys: PartitionKeys } {
-    const position = this.#parts.ids.parse(commandId)
+  async #locate(
+    commandId: string,
+  ): Promise<{ readonly position: CommandPosition; readonly keys: PartitionKeys }> {
+    const { ids, catalogue, command } = this.#parts
+    const position = ids.parse(commandId)
     const { stream, partition } = position
-    const ordering = this.#parts.catalogue.streams.get(stream)?.ordering
+    const ordering = catalogue.streams.get(stream)?.ordering ?? (await readOrdering(command, stream))
     return { position, keys: partitionKeys(stream, partition, ordering) }
   }
 
   async #see(commandId: string): Promise<Seen> {
-    const { position, keys } = this.#locate(commandId)
+    const { position, keys } = await this.#locate(commandId)
     const { letter, wasDead } = await findDead(this.#parts.command, keys, position.token)
     if (letter !== undefined) return { position, keys, letter }
     throw wasDead ? conflict() : notDead()

@@ -69,6 +69,9 @@ export function planLeases(
       if (!isReserved) credit(me, 1)
     }
   }
+  // What nobody has makes shares even first: nothing else moves before that.
+  if (views.some(({ vacantLooks, wanted }) => vacantLooks > 0 && !counts.has(wanted)))
+    return { take, ask: [], handOver: [] }
   const handOver: number[] = []
   for (const { partition, owner, wanted } of views) {
     if (owner !== me || draining.has(partition) || wanted === me || !counts.has(wanted)) continue

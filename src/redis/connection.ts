@@ -3,8 +3,11 @@
  *
  *   command   settles, promotes, relays, commits; waits for its answer at most `commandTimeoutMs`, then dials again
  *   ingest    appends for producers; never queues while Redis is away
- *   reader    one blocking read at a time; a socket that stays silent past the block is dropped
+ *   reader    one blocking read at a time
  *   subscriber  pub/sub
+ *
+ * A socket on which an answer is due, and that stays silent for the length of a block and 2 s more, is dropped and dialled
+ * again: a link can go silent without being closed, and a command that timed out would leave it as it is.
  *
  * No role resends by itself after a reconnect: ioredis would run a write twice and report plain success. Whatever was in
  * flight when a connection died is *unknown*, and every write is a script that can be sent again. No role keeps an
@@ -36,7 +39,7 @@ export interface ConnectionOptions {
   readonly telemetry: Telemetry
   /** Uniform in [0, 1); spreads reconnects. */
   readonly random: () => number
-  /** How long a reader blocks; its socket may stay silent 2 s longer. */
+  /** How long a reader blocks; a socket on which an answer is due may stay silent 2 s longer. */
   readonly blockMs: number
   readonly commandTimeoutMs: number
   /** Opens the client of a link; a test may put another in its place. */
@@ -51,7 +54,7 @@ export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTi
   commandTimeoutMs: 3500,
 }
 
-const READER_GRACE_MS = 2000
+const SILENCE_GRACE_MS = 2000
 const RECONNECT_MIN_MS = 20
 const RECONNECT_SPREAD_MS = 130
 /** A server that was paused never closes its side: drop ours without waiting for it. */
@@ -340,7 +343,7 @@ function clientOptions(
     noDelay: true,
     retryStrategy: retryMs,
     reconnectOnError: (error) => (error.message.startsWith('READONLY') ? 1 : false),
-    ...(role === 'reader' ? { socketTimeout: options.blockMs + READER_GRACE_MS } : {}),
+    ...(role === 'subscriber' ? {} : { socketTimeout: options.blockMs + SILENCE_GRACE_MS }),
     ...(role === 'command' || role === 'ingest' ? { commandTimeout: options.commandTimeoutMs } : {}),
   }
 }

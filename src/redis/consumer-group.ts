@@ -115,8 +115,12 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
   return entries
 }
 
+const DASH = 0x2d
+
 /** The field of an entry is its token, or `-` where the entry id tells it. */
 function tokenOf(source: Source, entryId: string, field: unknown): string {
+  // Nearly always `-`: one byte is compared, and no text is made of it.
+  if (Buffer.isBuffer(field) && field.length === 1 && field[0] === DASH) return `e${entryId}`
   const name = isNothing(field) ? '' : replyText(field)
   return name === '-' || (name === '' && source === 'commands') ? `e${entryId}` : name
 }
@@ -141,7 +145,7 @@ export async function forgetGone(
 ): Promise<void> {
   const key = source === 'commands' ? keys.commands : keys.ready
   const isCommands = source === 'commands' ? '1' : '0'
-  await link.run('forget-gone', [key, keys.records, keys.recordTimes], [group, isCommands, ...ids])
+  await link.run('forget-gone', [key, keys.records, keys.recordTimes, keys.held], [group, isCommands, ...ids])
 }
 
 export interface ConsumerView {

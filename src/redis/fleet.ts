@@ -4,7 +4,7 @@
  * also start when Redis is out of memory.
  */
 import { MillraceError } from '../contracts/errors.ts'
-import type { StreamDefinition } from '../contracts/stream.ts'
+import type { Ordering, StreamDefinition } from '../contracts/stream.ts'
 import { CommandIds } from './command-id.ts'
 import type { RedisLink } from './connection.ts'
 import { FLEET_META_KEY, streamMetaKey } from './keys.ts'
@@ -41,6 +41,14 @@ export async function restoreFleet(
       await client.hsetnx(streamMetaKey(name), 'partitions', partitions)
     })
   }
+}
+
+/** How a stream is ordered that this process does not declare; `none` when nobody ever used it. */
+export async function readOrdering(link: RedisLink, stream: string): Promise<Ordering> {
+  const found = await link.use(`stream "${stream}"`, (client) =>
+    client.hget(streamMetaKey(stream), 'ordering'),
+  )
+  return found === 'key' ? 'key' : 'none'
 }
 
 async function checkStream(link: RedisLink, stream: StreamDefinition): Promise<void> {

@@ -82,7 +82,7 @@ export async function takePartition(
 ): Promise<TakenPartition | undefined> {
   const reply = await link.run(
     'take-partition',
-    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes],
+    [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes, keys.held],
     [me, seen.owner, seen.epoch, seen.beat],
   )
   if (isNothing(reply)) return undefined

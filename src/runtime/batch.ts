@@ -30,6 +30,8 @@ export interface BatchEnvironment {
   readonly onRunEnded: () => void
   /** Aborted when the process drains and its time is up. */
   readonly abandonSignal: AbortSignal
+  /** Asked before each run; what it refuses is not decided. */
+  readonly isOurs: () => boolean | Promise<boolean>
 }
 
 /** Takes what is decided, part by part. What the end of a drain cuts off never comes, and is not charged. */
@@ -43,6 +45,8 @@ export async function runBatch(
 ): Promise<void> {
   const { clock, telemetry, abandonSignal } = environment
   if (abandonSignal.aborted) return
+  const isOurs = environment.isOurs()
+  if (isOurs !== true && !(await isOurs)) return
   const runs = dropExpired(environment, given, onDecided)
   if (runs.length === 0) return
   const startedMs = clock.monotonicMs()

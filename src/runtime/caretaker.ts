@@ -74,7 +74,7 @@ export class Caretaker extends PeriodicService {
     const { clock } = this.#options
     if (this.#pinned === undefined || clock.monotonicMs() - this.#pinned.sinceMs < PIN_PATIENCE_MS) return
     await this.#dropFinished('commands')
-    await this.#dropFinished('ready')
+    if (keys.ready !== keys.commands) await this.#dropFinished('ready')
   }
 
   /** Trimming stops at the oldest pending entry; what is finished behind it goes entry by entry. */

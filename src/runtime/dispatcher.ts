@@ -19,7 +19,7 @@ import type { Decided } from './settler.ts'
 import { CRASH_LEVEL_MAX, Suspects } from './suspects.ts'
 
 export interface DispatcherOptions
-  extends Omit<BatchEnvironment, 'abandonSignal' | 'overdue' | 'onRunEnded'> {
+  extends Omit<BatchEnvironment, 'abandonSignal' | 'overdue' | 'onRunEnded' | 'isOurs'> {
   readonly handlers: ReadonlyMap<string, HandlerDefinition>
   /** Batches that run at once in this process, over all handlers. */
   readonly batchesMax: number
@@ -265,12 +265,11 @@ export class Dispatcher {
       onRunEnded: () => {
         this.#runEndedMs = this.#options.clock.monotonicMs()
       },
+      isOurs: () => desk.isOurs(),
       abandonSignal: this.#abandon.signal,
     }
     const parts: (readonly Decided[])[] = []
     try {
-      const isOurs = desk.isOurs()
-      if (isOurs !== true && !(await isOurs)) return
       await runBatch(environment, handler, runs, (decided) => {
         parts.push(decided)
         desk.settler.push(decided)

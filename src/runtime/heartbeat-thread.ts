@@ -23,6 +23,9 @@ declare const self: {
 /** What a round may take beyond its own limits before the whole process must have been paused. */
 const ROUND_GRACE_MS = 500
 
+/** Beats in a row without an answer, after which the connection is taken to be dead although it looks alive. */
+const UNANSWERED_MAX = 2
+
 let stopped = false
 let leaving = false
 
@@ -49,6 +52,7 @@ async function beat(order: HeartbeatOrder): Promise<void> {
   let seenMs = clock.monotonicMs()
   let roundMs = seenMs
   let announced = false
+  let unanswered = 0
   while (!stopped) {
     const nowMs = clock.monotonicMs()
     const current = Atomics.load(tick, 0)
@@ -68,6 +72,7 @@ async function beat(order: HeartbeatOrder): Promise<void> {
       await link.whenReady(order.intervalMs)
       const value = `${count}:${current}`
       await writeBeat(link, beatKeys, consumer, leaving ? leavingBeat(value) : value)
+      unanswered = 0
       if (!announced) {
         announced = true
         self.postMessage('beating')
@@ -78,7 +83,12 @@ async function beat(order: HeartbeatOrder): Promise<void> {
         }
       }
     } catch {
-      // Redis is away: whoever judges us can't see it either. Try again at the next beat.
+      // Redis is away: whoever judges us can't see it either. Or only this connection is: then it is dialled again.
+      unanswered += 1
+      if (unanswered >= UNANSWERED_MAX && link.ready) {
+        unanswered = 0
+        link.reconnect()
+      }
     }
     await clock.sleep(order.intervalMs)
   }

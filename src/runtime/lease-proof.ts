@@ -68,12 +68,13 @@ export class LeaseProof {
     while (!this.#isLost) {
       const sentMs = clock.monotonicMs()
       try {
-        if (await holdsLease(link, membership)) {
-          this.prove(sentMs)
-          return true
+        if (!(await holdsLease(link, membership))) {
+          onLost()
+          return false
         }
-        onLost()
-        return false
+        this.prove(sentMs)
+        // A pause while the answer was on its way: it is as old as a proof may not be.
+        if (clock.monotonicMs() - sentMs < this.#trustMs) return true
       } catch {
         await clock.sleep(PAUSE_MS * (0.5 + clock.random()))
       }

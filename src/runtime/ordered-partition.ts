@@ -90,6 +90,7 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
+/** Of a look at the own lease, while this process stands still again and again. */
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -332,7 +333,8 @@ export class OrderedPartition implements Holdings {
     }
     this.#loading = undefined
     this.#charges = undefined
-    this.#held = new Map()
+    // What was pending in a group that vanished comes as new, and is known by this alone.
+    if (taken.state !== 'lost') this.#held = new Map()
     for (const item of first) {
       item.level = levels.get(item) ?? item.level
       // The last owner did not know its type; perhaps this one does.
@@ -423,7 +425,9 @@ export class OrderedPartition implements Holdings {
   }
 
   #watchRoom(): void {
-    const isFull = this.#inFlight.room < 1
+    const { room, count } = this.#inFlight
+    // Told as freed only when a twentieth is: at the bound a single command makes room again and again.
+    const isFull = this.#isFull ? room * 20 < count : room < 1
     if (isFull === this.#isFull) return
     this.#isFull = isFull
     const { stream, partition } = this.#options.keys

@@ -35,6 +35,8 @@ export interface OrderedStreamOptions
 
 /** How long a member that owns nothing stays silent before it is forgotten. */
 const FORGET_AFTER_MS = 30_000
+/** Looks come several times a second. */
+const BLIND_MAX_MS = 5000
 
 export class OrderedStream {
   readonly #options: OrderedStreamOptions
@@ -45,11 +47,13 @@ export class OrderedStream {
   readonly #vacantLooks = new Map<number, number>()
   /** Partitions whose lease was seen. */
   readonly #leased = new Set<number>()
+  #lookedMs: number
   #isStopping = false
   #acting: Promise<void> | undefined
 
   constructor(options: OrderedStreamOptions) {
     this.#options = options
+    this.#lookedMs = options.clock.monotonicMs()
     const { name, partitions } = options.stream
     this.#keys = Array.from({ length: partitions }, (_, i) => partitionKeys(name, i, 'key'))
     this.#members = membersKey(this.#keys)
@@ -63,8 +67,12 @@ export class OrderedStream {
     return this.#options.stream.partitions
   }
 
-  /** A worker that owns no partition is as ready as one that does. */
+  /** A worker that owns no partition is as ready as one that does, while it sees who owns them. */
   health(): HealthReport {
+    const blindMs = this.#options.clock.monotonicMs() - this.#lookedMs
+    if (blindMs > BLIND_MAX_MS && !this.#isStopping) {
+      return { ready: false, detail: `${this.name}: has not seen its leases for ${Math.round(blindMs)} ms` }
+    }
     const reports = [...this.#owned.values()].map((partition) => partition.health())
     const stuck = reports.filter((report) => !report.ready)
     const detail = `${this.name}: owns ${this.#owned.size} of ${this.#keys.length} partitions`
@@ -73,6 +81,7 @@ export class OrderedStream {
 
   /** Acts on a look, unless an earlier one is still being acted on: the next one comes soon. */
   notice(sighting: LeaseSighting): void {
+    this.#lookedMs = this.#options.clock.monotonicMs()
     if (this.#isStopping || this.#acting !== undefined) return
     this.#acting = this.#act(sighting)
       .catch((error: unknown) => this.#report(error))

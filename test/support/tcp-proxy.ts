@@ -12,7 +12,7 @@ interface Passage {
   swallows: boolean
 }
 
-const SAID_CHARS = 4000
+const SAID_CHARS = 100_000
 
 export interface TcpProxy extends AsyncDisposable {
   readonly url: string

@@ -2,7 +2,7 @@
 -- Deletes finished entries that one old pending entry keeps from being trimmed: what lies between the oldest pending entry and
 -- the last delivered one, and is itself not pending. Only what the group was given and has acknowledged is touched.
 -- KEYS: 1 commands or ready
--- ARGV: 1 group, 2 go on after this pending id ('' from the oldest), 3 delete nothing while the stream has at most so many
+-- ARGV: 1 group (an ordered partition has one named by its epoch), 2 go on after this pending id ('' from the oldest), 3 delete nothing while the stream has at most so many
 --       finished entries, 4 most entries to delete
 -- Returns: {deleted, pending id to go on after, or '' when the last delivered entry was reached}
 local PAGE, STEP, BYTES_MAX = 100, 50, 4194304
@@ -12,7 +12,7 @@ local delivered
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
   local map = {}
   for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
-  if map.name == group then delivered = map['last-delivered-id'] end
+  if map.name == ARGV[1] or string.find(map.name, '^o%d+$') then group, delivered = map.name, map['last-delivered-id'] end
 end
 if not delivered then return { 0, '' } end
 local pendingCount = redis.call('XPENDING', key, group)[1]

@@ -3,7 +3,7 @@
 -- next epoch gets the position and all pending entries of the old one, which is destroyed. The old owner's reads then fail,
 -- and its acknowledgements count for nothing. Epochs never come back, not even when
 -- a crash of the server forgets a take: each is the server's time in ms, or one more than the last.
--- KEYS: 1 commands, 2 lease, 3 beats (of the stream's members), 4 floors, 5 records, 6 recordTimes
+-- KEYS: 1 commands, 2 lease, 3 beats (of the stream's members), 4 floors, 5 records, 6 recordTimes, 7 held
 -- ARGV: 1 me, 2 owner seen ('' none), 3 epoch seen ('' none), 4 beat of that owner seen ('' none)
 -- Returns: false when the lease or the beat is another; else {epoch, state, server time, whose suspects are to be charged or
 --          '', ids of pending entries that are gone}; states: kept, new (a new partition), lost (its group had vanished)
@@ -43,6 +43,12 @@ local group = 'o' .. int(next)
 call('XGROUP', 'CREATE', KEYS[1], group, last, 'MKSTREAM')
 
 local gone, from = {}, '-'
+local function isGone(id)
+  gone[#gone + 1] = id
+  call('HDEL', KEYS[7], id)
+  call('HSET', KEYS[5], 'e' .. id, 'L')
+  call('ZADD', KEYS[6], now, 'e' .. id)
+end
 while old do
   local rows = call('XPENDING', KEYS[1], old, from, '+', 1000)
   if #rows == 0 then break end
@@ -58,15 +64,16 @@ while old do
   ids[#ids + 1] = 'JUSTID'
   for _, id in ipairs(call('XCLAIM', KEYS[1], group, ARGV[1], 0, unpack(ids))) do missing[id] = nil end
   for _, row in ipairs(rows) do
-    local id = row[1]
-    if missing[id] then
-      gone[#gone + 1] = id
-      call('HSET', KEYS[5], 'e' .. id, 'L')
-      call('ZADD', KEYS[6], now, 'e' .. id)
-    end
+    if missing[row[1]] then isGone(row[1]) end
   end
 end
 if old then call('XGROUP', 'DESTROY', KEYS[1], old) end
+-- Without the group nobody knows what was pending, but what was retried in place was.
+if not old then
+  for _, id in ipairs(call('HKEYS', KEYS[7])) do
+    if #call('XRANGE', KEYS[1], id, id) == 0 then isGone(id) end
+  end
+end
 -- An owner that never charged has run nothing: those before it are still to be charged.
 if charge == '' and owner ~= ARGV[1] then charge = owner end
 call('HSET', KEYS[2], 'owner', ARGV[1], 'epoch', int(next), 'charge', charge)

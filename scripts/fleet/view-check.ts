@@ -1,13 +1,13 @@
 /**
  * Reads the views as any client would, page by page over HTTP, and holds them against what they must be.
  */
-import { errorText, ReplayError } from './failure.ts'
-import type { ExpectedViews } from './reference.ts'
+import { errorText, RunError } from './failure.ts'
 
-/** Each has a `flights` count; over all its views they add up to the records that it has folded. */
-const PROJECTIONS = ['flight-airports', 'flight-routes', 'flight-days'] as const
+export type View = Readonly<Record<string, unknown>>
 
-type View = Readonly<Record<string, unknown>>
+/** Views by key, by projection. */
+export type ExpectedViews = ReadonlyMap<string, ReadonlyMap<string, View>>
+
 type Page = {
   readonly data: readonly { readonly key: string; readonly value: View }[]
   readonly page: { readonly next?: string | null }
@@ -37,18 +37,6 @@ export class ViewReader {
     } while (cursor)
   }
 
-  /** Records that a projection has folded so far. */
-  async folded(projection: string): Promise<number> {
-    let sum = 0
-    for await (const [, view] of this.views(projection)) sum += Number(view['flights'])
-    return sum
-  }
-
-  /** Of the projection that is furthest behind. */
-  async foldedByAll(): Promise<number> {
-    return Math.min(...(await Promise.all(PROJECTIONS.map((projection) => this.folded(projection)))))
-  }
-
   async #get(path: string): Promise<Page> {
     let detail = ''
     for (let round = 0; round < TRIES; round++) {
@@ -66,7 +54,7 @@ export class ViewReader {
         detail = errorText(error)
       }
     }
-    throw new ReplayError('unavailable', `The views can't be read from ${this.#baseUrl}${path}: ${detail}`)
+    throw new RunError('unavailable', `The views can't be read from ${this.#baseUrl}${path}: ${detail}`)
   }
 }
 

@@ -10,7 +10,7 @@
  */
 import { closeSync, fdatasync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { promisify } from 'node:util'
-import { ReplayError } from './failure.ts'
+import { RunError } from './failure.ts'
 
 const RECORD_BYTES = 16
 /** Entries per millisecond and partition that a token has room for; 2^53 divided by it is 24 days of milliseconds. */
@@ -43,6 +43,12 @@ export class Ledger {
 
   isAccepted(row: number): boolean {
     return this.#partitions[row] !== 0
+  }
+
+  /** Where the command of a row stands; undefined while it is not accepted. */
+  positionOf(row: number): { readonly partition: number; readonly token: number } | undefined {
+    if (!this.isAccepted(row)) return undefined
+    return { partition: (this.#partitions[row] ?? 0) - 1, token: this.#tokens[row] ?? 0 }
   }
 
   /** Notes the ids that one answer gave. `rows` and `ids` stand side by side. */
@@ -103,10 +109,7 @@ export class Ledger {
     const [, partition = '', text = ''] = id.split('.', 3)
     const token = this.tokenNumber(text)
     if (!/^\d{1,3}$/.test(partition) || Number.isNaN(token)) {
-      throw new ReplayError(
-        'failed',
-        `The API answered with a command id that this replay can't read: "${id}".`,
-      )
+      throw new RunError('failed', `The API answered with a command id that this replay can't read: "${id}".`)
     }
     return { partition: Number(partition), token }
   }
@@ -115,7 +118,7 @@ export class Ledger {
   #put(row: number, partition: number, token: number): boolean {
     if (this.isAccepted(row)) {
       if (this.#tokens[row] === token && this.#partitions[row] === partition + 1) return false
-      throw new ReplayError(
+      throw new RunError(
         'failed',
         `Row ${row} was accepted twice, under two command ids: its idempotency key failed.`,
       )

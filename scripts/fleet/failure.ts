@@ -1,7 +1,7 @@
-/** How a replay ends when it can't go on: a sentence for people, and the exit code that tells what kind it is. */
+/** How a run of real processes ends when it can't go on: a sentence for people, and the exit code that tells what kind it is. */
 
 const EXIT_CODES = {
-  /** It ran, and something was lost, doubled or different; or the stack misbehaved. */
+  /** It ran, and something was lost, doubled or different; or a process misbehaved. */
   failed: 1,
   /** The command line asks for what can't be done (sysexits EX_USAGE is 64; ours is 2, as shells have it). */
   usage: 2,
@@ -14,13 +14,17 @@ const EXIT_CODES = {
 
 export type FailureKind = keyof typeof EXIT_CODES
 
-export class ReplayError extends Error {
-  override readonly name = 'ReplayError'
-  readonly exitCode: number
+export class RunError extends Error {
+  override readonly name = 'RunError'
+  readonly kind: FailureKind
 
   constructor(kind: FailureKind, sentence: string) {
     super(sentence)
-    this.exitCode = EXIT_CODES[kind]
+    this.kind = kind
+  }
+
+  get exitCode(): number {
+    return EXIT_CODES[this.kind]
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * Processes with a wall clock of their own. For redis-server: a preloaded shim, compiled on the spot, whose offset can be
- * stepped while the server runs. For Bun: libfaketime with a fixed offset; its monotonic clock is left alone.
+ * Processes with a wall clock of their own. For redis-server: a preloaded shim, compiled on the spot, whose clock can be
+ * stepped while the server runs. For Bun: libfaketime with a fixed difference; its monotonic clock is left alone.
  *
  * Where there is no compiler, or no libfaketime, the reason is told, and the tests that need it are skipped by name.
  */
@@ -9,7 +9,7 @@ import { mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const SOURCE = join(import.meta.dir, 'clock-shim/clock-shim.c')
+const SOURCE = join(import.meta.dir, 'clock-shim.c')
 const FAKETIME = [
   '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
   '/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1',
@@ -32,9 +32,9 @@ export const FAKETIME_MISSING: string | undefined =
   faketime === undefined ? 'libfaketime is not installed' : undefined
 
 /** Environment of a Bun process whose wall clock is off by this much. Spawn `bun` itself with it, not a wrapper. */
-export function clockOff(offsetMs: number): Readonly<Record<string, string>> {
-  if (faketime === undefined || offsetMs === 0) return {}
-  const seconds = offsetMs / 1000
+export function clockOff(aheadMs: number): Readonly<Record<string, string>> {
+  if (faketime === undefined || aheadMs === 0) return {}
+  const seconds = aheadMs / 1000
   return {
     LD_PRELOAD: faketime,
     FAKETIME: `${seconds < 0 ? '' : '+'}${seconds}s`,
@@ -45,15 +45,15 @@ export function clockOff(offsetMs: number): Readonly<Record<string, string>> {
 export interface SteppedClock extends AsyncDisposable {
   /** Environment of the process that follows this clock. */
   readonly env: Readonly<Record<string, string>>
-  readonly offsetMs: number
+  readonly aheadMs: number
   /** Sets the clock: so much ahead of the real time, negative for behind. */
-  step(offsetMs: number): Promise<void>
+  step(aheadMs: number): Promise<void>
 }
 
-/** Compiles the shim into a folder of its own and sets its offset to zero. */
+/** Compiles the shim into a folder of its own and sets its clock to the real time. */
 export async function steppedClock(): Promise<SteppedClock> {
   const folder = await mkdtemp(join(tmpdir(), 'millrace-clock-'))
-  const [library, file] = [join(folder, 'clock-shim.so'), join(folder, 'offset')]
+  const [library, file] = [join(folder, 'clock-shim.so'), join(folder, 'ahead')]
   const compiler = Bun.which('cc') ?? Bun.which('gcc') ?? 'cc'
   const built = Bun.spawnSync([compiler, '-O2', '-shared', '-fPIC', '-Wall', '-o', library, SOURCE])
   if (!built.success) throw new Error(`${SOURCE} does not compile: ${built.stderr.toString()}`)
@@ -63,14 +63,14 @@ export async function steppedClock(): Promise<SteppedClock> {
   let current = 0
   return {
     env: { LD_PRELOAD: library, CLOCK_SHIM_FILE: file },
-    get offsetMs() {
+    get aheadMs() {
       return current
     },
-    step: async (offsetMs) => {
+    step: async (aheadMs) => {
       const bytes = Buffer.alloc(8)
-      bytes.writeBigInt64LE(BigInt(offsetMs))
+      bytes.writeBigInt64LE(BigInt(aheadMs))
       await handle.write(bytes, 0, 8, 0)
-      current = offsetMs
+      current = aheadMs
     },
     [Symbol.asyncDispose]: async () => {
       await handle.close()

@@ -1,30 +1,31 @@
 /**
- * Posts the records, several bodies at once, until every row has a command id.
+ * Posts rows as commands, several bodies at once, until every row has a command id.
  *
- *   next rows ─▶ one NDJSON body ─▶ POST ─┬─ ids ───────────────▶ ledger
+ *   next body ─▶ one NDJSON body ─▶ POST ─┬─ ids ───────────────▶ ledger
  *                    ▲                    ├─ refused for now ───▶ pause ─┐
  *                    └── rows without id ◀┴─ unknown (cut, 5xx) ─────────┘  same idempotency keys
  *
  * A row keeps its key (`<run>-row-<n>`) through every repetition, so a POST whose answer was lost can't store it twice.
  */
-import { errorText, ReplayError } from './failure.ts'
+import { errorText, RunError } from './failure.ts'
 import type { Ledger } from './ledger.ts'
-import { type RecordTable, recordTables } from './records.ts'
+
+/** Rows that are posted together. */
+export interface Body {
+  readonly rows: readonly number[]
+  /** The command of one row: its type and payload, as members of a JSON object. */
+  members(row: number): string
+}
 
 export interface ProducerOptions {
   readonly baseUrl: string
   readonly ledger: Ledger
   readonly runId: string
-  readonly rows: number
-  readonly bodyRows: number
+  /** Rows that have no id yet. */
+  readonly bodies: AsyncGenerator<Body>
   readonly requestsMax: number
   readonly ratePerSecond: number | undefined
   readonly signal: AbortSignal
-}
-
-interface Body {
-  readonly table: RecordTable
-  readonly rows: readonly number[]
 }
 
 type Item = { id?: string; problem?: { status?: number; title?: string; detail?: string } }
@@ -51,10 +52,9 @@ export class Producer {
   }
 
   async run(): Promise<void> {
-    const { ledger, requestsMax } = this.#options
+    const { ledger, requestsMax, bodies } = this.#options
     this.#startMs = performance.now()
     this.#lastAcceptMs = this.#startMs
-    const bodies = this.#bodies()
     const flush = setInterval(() => void ledger.flush(), LEDGER_FLUSH_MS)
     try {
       await Promise.all(Array.from({ length: requestsMax }, () => this.#lane(bodies)))
@@ -73,22 +73,6 @@ export class Producer {
     }
   }
 
-  /** Rows that have no id yet, in bodies. */
-  async *#bodies(): AsyncGenerator<Body> {
-    const { ledger, rows, bodyRows } = this.#options
-    for await (const table of recordTables(rows)) {
-      let open: number[] = []
-      for (let row = table.firstRow; row < table.firstRow + table.count; row++) {
-        if (ledger.isAccepted(row)) continue
-        open.push(row)
-        if (open.length < bodyRows) continue
-        yield { table, rows: open }
-        open = []
-      }
-      if (open.length > 0) yield { table, rows: open }
-    }
-  }
-
   async #pace(rows: number): Promise<void> {
     const { ratePerSecond } = this.#options
     const dueMs = ratePerSecond === undefined ? 0 : this.#startMs + (this.#begun / ratePerSecond) * 1000
@@ -102,7 +86,7 @@ export class Producer {
     let pauseMs = PAUSE_MIN_MS
     while (rows.length > 0) {
       this.#options.signal.throwIfAborted()
-      const answer = await this.#post(body.table, rows)
+      const answer = await this.#post(body, rows)
       if (answer.items !== undefined) {
         const left = this.#take(rows, answer.items)
         if (left.length < rows.length) pauseMs = PAUSE_MIN_MS
@@ -116,7 +100,7 @@ export class Producer {
   }
 
   async #post(
-    table: RecordTable,
+    body: Body,
     rows: readonly number[],
   ): Promise<{ items?: readonly Item[]; retryAfterMs?: number; detail: string }> {
     const { baseUrl, signal } = this.#options
@@ -124,7 +108,7 @@ export class Producer {
       const response = await fetch(`${baseUrl}/v1/commands`, {
         method: 'POST',
         headers: this.#headers,
-        body: this.#text(table, rows),
+        body: this.#text(body, rows),
         signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_LIMIT_MS)]),
       })
       const text = await response.text()
@@ -132,25 +116,23 @@ export class Producer {
       if (items !== undefined && items.length === rows.length) return { items, detail: '' }
       const detail = `${response.status} ${text.slice(0, 300)}`
       if (response.status < 500 && response.status !== 429 && response.status !== 408) {
-        throw new ReplayError('failed', `The API refused a body of ${rows.length} records: ${detail}`)
+        throw new RunError('failed', `The API refused a body of ${rows.length} commands: ${detail}`)
       }
       this.refused += 1
       const retryAfterS = Number(response.headers.get('retry-after') ?? Number.NaN)
       return Number.isFinite(retryAfterS) ? { retryAfterMs: retryAfterS * 1000, detail } : { detail }
     } catch (error) {
-      if (error instanceof ReplayError) throw error
+      if (error instanceof RunError) throw error
       signal.throwIfAborted()
       this.unknown += 1
       return { detail: errorText(error) }
     }
   }
 
-  #text(table: RecordTable, rows: readonly number[]): string {
+  #text(body: Body, rows: readonly number[]): string {
     const { runId } = this.#options
     let text = ''
-    for (const row of rows) {
-      text += `{"type":"flight.record","idempotencyKey":"${runId}-row-${row}","payload":${table.payload(row)}}\n`
-    }
+    for (const row of rows) text += `{${body.members(row)},"idempotencyKey":"${runId}-row-${row}"}\n`
     return text
   }
 
@@ -168,10 +150,7 @@ export class Producer {
       } else {
         const status = problem?.status ?? 500
         if (status < 500 && status !== 429) {
-          throw new ReplayError(
-            'failed',
-            `Row ${row} was refused: ${problem?.title} ${problem?.detail ?? ''}`,
-          )
+          throw new RunError('failed', `Row ${row} was refused: ${problem?.title} ${problem?.detail ?? ''}`)
         }
         again.push(row)
       }
@@ -184,7 +163,7 @@ export class Producer {
 
   #checkPatience(detail: string): void {
     if (performance.now() - this.#lastAcceptMs < PATIENCE_MS) return
-    throw new ReplayError(
+    throw new RunError(
       'unavailable',
       `Nothing was accepted for ${PATIENCE_MS / 1000} s. Last answer: ${detail}`,
     )
