@@ -140,3 +140,35 @@ test('while Redis is away ticks are missed, not kept; they go on within two seco
   const ticks = rows.map(([, fields]) => decodeEntry(fields[1] ?? Buffer.alloc(0)).tickMs)
   expect(new Set(ticks).size).toBe(ticks.length)
 })
+
+test('a watermark that went back, because Redis lost writes, leaves no tick out', async () => {
+  const note = defineCommand({ type: 'note', payload: z.object({}) })
+  const schedule = defineSchedule({ name: 'notes', command: note, payload: {}, every: 300, catchUp: 'all' })
+  await using redis = await startTestRedis()
+  const fleet = await testFleet(redis, [note, schedule])
+  const verdicts: string[] = []
+  const { link } = fleet
+  const run = link.run.bind(link)
+  link.run = async (name, keys, args) => {
+    const reply = await run(name, keys, args)
+    if (name === 'fire' && Array.isArray(reply)) verdicts.push(String(reply[0]))
+    return reply
+  }
+  await using scheduler = schedulerOf(fleet)
+  await scheduler.start()
+  await fleet.telemetry.until('schedule.fired', (fired) => fired.length >= 2)
+  const key = partitionKeys('main', 0).schedule('notes')
+  // The next tick is planned and refused; then the server forgets the pause, and the last decision with it.
+  await link.client.hset(key, 'paused', '1')
+  await until('a tick to meet the pause', () => verdicts.includes('paused'))
+  const watermarkMs = Number(await link.client.hget(key, 'watermark'))
+  const before = fleet.telemetry.of('schedule.fired').length
+  const forgotten = { watermark: watermarkMs - 300 }
+  await link.client.multi().hdel(key, 'paused').hset(key, forgotten).exec()
+  await fleet.telemetry.until('schedule.fired', (fired) => fired.length >= before + 4)
+  const ticks = fleet.telemetry
+    .of('schedule.fired')
+    .slice(before)
+    .map(({ tickMs }) => tickMs)
+  expect(ticks.slice(0, 4)).toEqual([0, 1, 2, 3].map((i) => watermarkMs + 300 * i))
+})

@@ -217,6 +217,8 @@ export class CronScheduler extends Service implements HealthSource {
 
   /** Takes over a watermark and plans the next tick after it, or goes on with the plan at hand. */
   #moveTo(slot: Slot, watermarkMs: number): void {
+    // A server that lost its last writes has forgotten decisions: what was planned after them is not all that is due.
+    if (watermarkMs < slot.watermarkMs) slot.plan = undefined
     slot.watermarkMs = watermarkMs
     const run = slot.plan?.run ?? []
     while ((run[slot.planAt] ?? Number.POSITIVE_INFINITY) <= watermarkMs) slot.planAt += 1

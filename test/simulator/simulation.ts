@@ -85,8 +85,8 @@ export class Simulation {
     const chance = new Chance(seed)
     this.#chance = chance
     this.#trace = traced ? [] : undefined
-    this.#activeMs = chance.between(3000, 6000)
-    this.#orderCount = chance.whole(25, 50)
+    this.#activeMs = chance.between(2500, 4500)
+    this.#orderCount = chance.whole(20, 40)
     this.#poisonous = chance.happens(0.12) ? chance.whole(0, this.#orderCount - 1) : -1
     this.#options = drawOptions(chance)
     this.#ledger = new Ledger(this.#options.scenario.ordering)
