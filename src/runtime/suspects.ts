@@ -93,6 +93,8 @@ export class Suspects {
       if (marked !== undefined && marked !== first?.desk) await marked.unmark()
       if (first === undefined || this.#stopSignal.aborted) return
       const { desk, handler } = first
+      // Asked before the mark: what stands marked while its worker waits for an answer is charged for a death that is not its doing.
+      await desk.isOurs()
       await desk.mark(
         group.map((suspect) => suspect.run.ref.token),
         this.#stopSignal,
