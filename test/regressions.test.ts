@@ -39,6 +39,7 @@ test('a suspect that arrives while the mark of the last one is taken off still r
   const unmark = Promise.withResolvers<void>()
   let unmarking = 0
   const desk = {
+    isOurs: () => true,
     mark: () => Promise.resolve(),
     unmark: () => {
       unmarking += 1

@@ -113,8 +113,8 @@ export const READING_MUTANTS: readonly Mutant[] = [
       { file: FETCHER, search: '() => reader.reconnect())', replacement: '() => undefined)' },
       {
         file: 'src/redis/connection.ts',
-        search: "...(role === 'reader' ? { socketTimeout",
-        replacement: "...(role === 'subscriber' ? { socketTimeout",
+        search: "...(role === 'subscriber' ? {} : { socketTimeout",
+        replacement: "...(role !== 'command' ? {} : { socketTimeout",
       },
     ],
     guards: [
