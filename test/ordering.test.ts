@@ -19,7 +19,7 @@ import {
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { cancelCommand } from '../src/redis/command-log.ts'
 import { unpackPayload } from '../src/redis/entry-codec.ts'
-import { partitionKeys } from '../src/redis/keys.ts'
+import { FLEET_META_KEY, partitionKeys, streamMetaKey } from '../src/redis/keys.ts'
 import { membersKey, sampleLeases, takePartition } from '../src/redis/partition-lease.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import { doStep, orderViolations, parseLedger, Step, Stepped, steps } from './fixtures/ordered/ordered.ts'
@@ -292,11 +292,21 @@ test('a vanished stream is taken again, with an alarm, under an epoch that was n
   await Bun.sleep(2)
   await fleet.link.client.flushall()
   await fleet.telemetry.until('partition.lost')
+  await fleet.telemetry.until('alarm.raised', (all) => all.some(({ alarm }) => alarm === 'group-vanished'))
+  // Who starts now finds the stream as it was, and knows the ids that were given out.
+  await until('the fleet to be restored', async () => {
+    const [ordering, secret] = [fleet.link.client.hget(streamMetaKey('line'), 'ordering'), FLEET_META_KEY]
+    return (await ordering) === 'key' && (await fleet.link.client.hexists(secret, 'secret')) === 1
+  })
+  const alarms = fleet.telemetry.of('alarm.raised').filter(({ alarm }) => alarm === 'group-vanished').length
   await fleet.append(Put, [{ key: 'a', n: 1 }])
   await until('the second', async () => (await fleet.events('line')).length === 1)
   expect(Number(await fleet.link.client.hget(LINE.lease, 'epoch'))).toBeGreaterThan(before)
   await fleet.link.client.del(LINE.commands)
-  await fleet.telemetry.until('alarm.raised', (all) => all.some(({ alarm }) => alarm === 'group-vanished'))
+  await fleet.telemetry.until(
+    'alarm.raised',
+    (all) => all.filter(({ alarm }) => alarm === 'group-vanished').length > alarms,
+  )
   await fleet.append(Put, [{ key: 'a', n: 2 }])
   await until('the third', async () => (await fleet.events('line')).length === 2)
 })

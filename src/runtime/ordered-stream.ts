@@ -9,6 +9,7 @@ import { describeError } from '../contracts/errors.ts'
 import type { HealthReport } from '../contracts/health.ts'
 import type { StreamDefinition } from '../contracts/stream.ts'
 import { type LeaseView, planLeases } from '../policies/lease-plan.ts'
+import { restoreFleet } from '../redis/fleet.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
 import {
   askPartition,
@@ -156,6 +157,7 @@ export class OrderedStream {
         'group-vanished',
         `The consumer group of ${name}.${partition} had vanished and was made again.`,
       )
+      await restoreFleet(command, scopeOf(partition, taken.epoch).ids, [stream])
     }
     this.#leased.add(partition)
     if (taken.gone.length > 0) {
