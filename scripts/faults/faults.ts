@@ -7,6 +7,7 @@ import { number, Progress, tellAs } from '../fleet/progress.ts'
 import { Arena } from './arena.ts'
 import type { FaultsOptions } from './options.ts'
 import { Random } from './random.ts'
+import { REDIS_SERVER } from './redis-server.ts'
 import type { FaultsResult, ScenarioResult } from './result.ts'
 import type { Scenario } from './scenario.ts'
 import { scaled } from './size.ts'
@@ -46,8 +47,11 @@ export class Faults {
   /** Answers the exit code. */
   async run(): Promise<number> {
     const { scenarios, seed, slackMs } = this.#options
-    if (Bun.which('redis-server') === null) {
-      throw new RunError('unavailable', 'redis-server is not on PATH: install it (./scripts/setup.sh does).')
+    if (Bun.which(REDIS_SERVER) === null) {
+      throw new RunError(
+        'unavailable',
+        `There is no ${REDIS_SERVER}: install redis-server, or name one with MILLRACE_REDIS_SERVER (./scripts/test does both).`,
+      )
     }
     tell(`seed ${seed}`)
     this.#progress.start()

@@ -8,6 +8,9 @@ import { join } from 'node:path'
 import type { Subprocess } from 'bun'
 import { RunError } from '../fleet/failure.ts'
 
+/** The program, as `./scripts/test` and the product find it: named by a variable, else on PATH. */
+export const REDIS_SERVER: string = process.env['MILLRACE_REDIS_SERVER'] ?? 'redis-server'
+
 export interface RedisServerOptions {
   readonly folder: string
   readonly port: number
@@ -55,7 +58,7 @@ export class RedisServer {
     const log = openSync(join(folder, 'redis.log'), 'a', 0o600)
     this.#child = Bun.spawn(
       [
-        ...['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', ''],
+        ...[REDIS_SERVER, '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', ''],
         ...['--appendonly', 'yes', '--appendfsync', fsync, '--no-appendfsync-on-rewrite', 'no'],
         ...['--maxmemory-policy', 'noeviction', '--loglevel', 'notice', ...settings, ...more],
       ],

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { RedisClient, type Subprocess } from 'bun'
 import { RunError } from '../fleet/failure.ts'
 import { freePorts } from './free-ports.ts'
-import { RedisServer } from './redis-server.ts'
+import { REDIS_SERVER, RedisServer } from './redis-server.ts'
 
 const NAME = 'mill'
 const SENTINELS = 3
@@ -103,7 +103,7 @@ export class SentinelTrio {
     ]
     writeFileSync(file, `${lines.join('\n')}\n`)
     const log = openSync(join(folder, 'sentinel.log'), 'a', 0o600)
-    const child = Bun.spawn(['redis-server', file, '--sentinel'], { stdio: ['ignore', log, log] })
+    const child = Bun.spawn([REDIS_SERVER, file, '--sentinel'], { stdio: ['ignore', log, log] })
     closeSync(log)
     this.#sentinels.push({ port, child })
   }
