@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SCENARIOS } from '../scripts/faults/catalogue.ts'
 import type { FaultsResult, ScenarioResult } from '../scripts/faults/result.ts'
+import { commandLines } from './support/project.ts'
 import { until } from './support/until.ts'
 
 const LIMIT_MS = 480_000
@@ -82,7 +83,7 @@ test('Ctrl-C ends everything that was started', async () => {
   const pattern = new RegExp(`${folder}/millrace-faults-`)
   await until(
     'nothing to be left behind',
-    () => !Bun.spawnSync(['ps', '-eo', 'args']).stdout.toString().match(pattern),
+    () => !commandLines().some(({ words }) => words.some((word) => pattern.test(word))),
   )
   expect(readdirSync(folder).filter((name) => name.startsWith('millrace-faults-'))).toEqual([])
 })

@@ -54,7 +54,8 @@ export const CONNECTION_DEFAULTS: { readonly blockMs: number; readonly commandTi
   commandTimeoutMs: 3500,
 }
 
-const SILENCE_GRACE_MS = 2000
+/** So that a silent link is dropped within two seconds after its block, however late the timer. */
+const SILENCE_GRACE_MS = 1500
 const RECONNECT_MIN_MS = 20
 const RECONNECT_SPREAD_MS = 130
 /** A server that was paused never closes its side: drop ours without waiting for it. */

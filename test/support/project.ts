@@ -144,7 +144,7 @@ export function serversOf(folder: string): number[] {
 }
 
 /** From /proc, because a small container has no `ps`; a zombie has no command line there. */
-function commandLines(): { pid: number; words: string[] }[] {
+export function commandLines(): { pid: number; words: string[] }[] {
   if (process.platform !== 'linux') {
     const listed = Bun.spawnSync(['ps', '-axww', '-o', 'pid=,command=']).stdout.toString()
     return listed.split('\n').map((line) => {
