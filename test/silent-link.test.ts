@@ -14,7 +14,7 @@ import { SILENT_TELEMETRY } from './support/telemetry.ts'
 setDefaultTimeout(60_000)
 
 const BLOCK_MS = 100
-const GRACE_MS = 2000
+const GRACE_MS = 1500
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-silent-'))
 const { signal } = new AbortController()
