@@ -124,6 +124,18 @@ describe('a command that waits past its deadline', () => {
     expect(await bus.status(id)).toMatchObject({ status: 'dead', reason: 'expired', attempt: 1 })
   })
 
+  test('also one of a type that no worker knows', async () => {
+    await using redis = await startTestRedis()
+    const Other = defineCommand({ type: 'note.other', payload: z.object({ n: z.number() }), stream: 'notes' })
+    const fleet = await testFleet(redis, [Note, Noted, Other, taking([])])
+    await using bus = await startBus(redis, fleet)
+    await using _worker = await fleet.worker()
+    const { id } = await bus.submit('note.other', { n: 1 }, { expires: { inMs: 600 } })
+    await fleet.telemetry.until('command.deferred')
+    await until('it to expire', async () => (await bus.status(id)).status === 'dead')
+    expect(await bus.status(id)).toMatchObject({ status: 'dead', reason: 'expired' })
+  })
+
   test('also while a dead worker held it, and as a suspect', async () => {
     await using redis = await startTestRedis()
     const calls: number[] = []

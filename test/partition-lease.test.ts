@@ -1,6 +1,6 @@
 /** The scripts behind the lease of an ordered partition: who may take it, and what whoever lost it can still do. */
 import { afterAll, beforeAll, beforeEach, expect, test } from 'bun:test'
-import { appendPlain } from '../src/redis/command-log.ts'
+import { appendPlain, readStatus } from '../src/redis/command-log.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import { readNew } from '../src/redis/consumer-group.ts'
 import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
@@ -175,3 +175,28 @@ test('who has lost the lease charges nobody', async () => {
   expect(await link.client.exists(keys.crashes)).toBe(0)
   expect((await taken('third')).charge).toBe('first')
 })
+
+test.each([
+  ['deleted', () => link.client.del(keys.commands)],
+  ['flushed', () => link.client.flushall()],
+])(
+  'what a stream that was %s had not finished is lost, and stays so when newer commands are done',
+  async (_, lose) => {
+    const first = await taken('first')
+    const token = await append()
+    const reader = await redis.open('reader')
+    expect(await readNew(reader, leasedMembership(keys, 'first', first.epoch), 10, 100)).toHaveLength(1)
+    await lose()
+    const second = await takePartition(link, keys, membersKey([keys]), 'second', await look(), true)
+    expect(second?.state).toBe('lost')
+    const next = await append()
+    const membership = leasedMembership(keys, 'second', second?.epoch ?? 0)
+    const [read] = await readNew(reader, membership, 10, 100)
+    await settle(link, membership, {
+      ...NONE,
+      plain: [{ source: 'commands', entryId: read?.entryId ?? '', token: next, level: 0, turn: 0 }],
+    })
+    expect((await readStatus(link, keys, token)).state).toBe('lost')
+    expect((await readStatus(link, keys, next)).state).toBe('done')
+  },
+)

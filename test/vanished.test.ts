@@ -246,15 +246,25 @@ describe('of a fleet under load', () => {
   })
 })
 
-test('a stream is another one when it has fewer entries added than before, or is gone', () => {
+test('a stream is another one when it has fewer entries added than before and goes on, or is gone', () => {
   const signs = new LossSigns()
-  expect(signs.observe('c', undefined)).toBe(false)
-  expect(signs.observe('c', 0)).toBe(false)
-  expect(signs.observe('c', 7)).toBe(false)
-  expect(signs.observe('r', 3)).toBe(false)
-  expect(signs.observe('c', 6)).toBe(true)
-  expect(signs.observe('c', 6)).toBe(false)
-  expect(signs.observe('c', undefined)).toBe(true)
-  expect(signs.observe('c', undefined)).toBe(false)
-  expect(signs.observe('c', 1)).toBe(false)
+  const observe = (stream: string, added: number | undefined, lastMs = 0): boolean =>
+    signs.observe(stream, { added, lastMs })
+  expect(observe('c', undefined)).toBe(false)
+  expect(observe('c', 0)).toBe(false)
+  expect(observe('c', 7, 1000)).toBe(false)
+  expect(observe('r', 3, 1000)).toBe(false)
+  expect(observe('c', 6, 2000)).toBe(true)
+  expect(observe('c', 6, 2000)).toBe(false)
+  expect(observe('c', undefined)).toBe(true)
+  expect(observe('c', undefined)).toBe(false)
+  expect(observe('c', 1, 3000)).toBe(false)
+  expect(observe('c', 0, 0)).toBe(true)
+})
+
+test('a stream that lacks its newest entries after a crash is the same one: that loss is told with its range', () => {
+  const signs = new LossSigns()
+  expect(signs.observe('c', { added: 100, lastMs: 5000 })).toBe(false)
+  expect(signs.observe('c', { added: 60, lastMs: 3000 })).toBe(false)
+  expect(signs.observe('c', { added: 61, lastMs: 6000 })).toBe(false)
 })

@@ -16,13 +16,13 @@ import {
   OPEN,
 } from '../policies/admission.ts'
 import { EvictionSigns } from '../policies/eviction-signs.ts'
-import { LossSigns } from '../policies/loss-signs.ts'
+import { LossSigns, type StreamSign } from '../policies/loss-signs.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { restoreFleet } from '../redis/fleet.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import { readServerState, type ServerState } from '../redis/server-state.ts'
-import { readProgress, waitedMs } from '../redis/stream-progress.ts'
+import { readProgress, signOf, waitedMs } from '../redis/stream-progress.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { ServerTime } from '../runtime/server-time.ts'
 import { PeriodicService } from '../runtime/service.ts'
@@ -115,8 +115,8 @@ export class AdmissionGate extends PeriodicService {
   /** Workers raise the alarm; where none runs, new processes still get to know the ids that were given out. */
   async #watchLoss(loads: readonly StreamLoad[]): Promise<void> {
     const { link, ids } = this.#parts
-    for (const { stream, added } of loads) {
-      const isLost = added.map((count, partition) => this.#loss.observe(`${stream.name}.${partition}`, count))
+    for (const { stream, signs } of loads) {
+      const isLost = signs.map((sign, partition) => this.#loss.observe(`${stream.name}.${partition}`, sign))
       if (isLost.includes(true)) await restoreFleet(link, ids, [stream])
     }
   }
@@ -132,8 +132,8 @@ interface StreamLoad {
   readonly stream: StreamDefinition
   readonly depth: number
   readonly waitedMs: number
-  /** By partition: commands ever added; undefined without a stream. */
-  readonly added: readonly (number | undefined)[]
+  /** Of the command stream of each partition. */
+  readonly signs: readonly StreamSign[]
 }
 
 /** One script for each partition; all are on their way at once. */
@@ -147,6 +147,6 @@ async function readLoad(link: RedisLink, stream: StreamDefinition): Promise<Stre
     stream,
     depth: parts.reduce((sum, { commands, ready }) => sum + commands.entries + ready.entries, 0),
     waitedMs: Math.max(0, ...parts.map(waitedMs)),
-    added: parts.map(({ commands }) => commands.added),
+    signs: parts.map(({ commands }) => signOf(commands)),
   }
 }

@@ -139,7 +139,8 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     flag: '--replica-wait-ms <number>',
     help: 'how long they may take to confirm it; then the answer is 503 stored-unconfirmed',
     fallback: '1000',
-    parse: whole(10, 4000),
+    // Less than what a connection waits for any answer.
+    parse: whole(10, 3000),
   },
   drainLimitMs: {
     variable: 'MILLRACE_DRAIN_LIMIT_MS',

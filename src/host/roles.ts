@@ -47,6 +47,7 @@ export function checkRole(role: string): Role {
 /** Of the drain limit: for answers under way, then for handlers; the rest is for settling and handing back. */
 const ANSWERS_SHARE = 0.25
 const HANDLERS_SHARE = 0.6
+const SINGLETONS_SHARE = 0.1
 
 const SETTLE_LIMIT_MS = 5000
 const SETTLE_LOOK_MS = 10
@@ -124,7 +125,11 @@ class RoleStart {
   async singletons(): Promise<void> {
     const { catalogue, leases, clock, telemetry, logger } = this.#ground
     if (catalogue.singletons.size === 0) return
-    await this.#run(new Singletons({ singletons: catalogue.singletons, leases, clock, telemetry, logger }))
+    const service = new Singletons({ singletons: catalogue.singletons, leases, clock, telemetry, logger })
+    this.#sources.push(service)
+    // They stop before the workers, and one that ignores its signal must not take the workers' time.
+    const stopLimitMs = Math.ceil(this.#ground.settings.drainLimitMs * SINGLETONS_SHARE)
+    await this.#ground.supervisor.run(service, { stopLimitMs })
   }
 
   async scheduler(): Promise<void> {

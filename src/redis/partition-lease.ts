@@ -72,18 +72,22 @@ export interface TakenPartition {
   readonly gone: readonly string[]
 }
 
-/** Undefined when the lease or its owner's heartbeat is no longer what was seen. */
+/**
+ * Undefined when the lease or its owner's heartbeat is no longer what was seen. `wasLeased`: this process has seen a lease of the
+ * partition before, so one that is not there now is lost.
+ */
 export async function takePartition(
   link: RedisLink,
   keys: PartitionKeys,
   members: string,
   me: string,
   seen: PartitionLease & { readonly beat: string },
+  wasLeased = false,
 ): Promise<TakenPartition | undefined> {
   const reply = await link.run(
     'take-partition',
     [keys.commands, keys.lease, members, keys.floors, keys.records, keys.recordTimes, keys.held],
-    [me, seen.owner, seen.epoch, seen.beat],
+    [me, seen.owner, seen.epoch, seen.beat, wasLeased ? '1' : ''],
   )
   if (isNothing(reply)) return undefined
   const [epoch, state, serverMs, charge, gone] = replyArray(reply)

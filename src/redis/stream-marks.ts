@@ -15,26 +15,31 @@ export type Marks = Readonly<Record<MarkedLog, string>>
 const NONE: Marks = { commands: '', ready: '', events: '', counter: '' }
 
 export class StreamMarks {
-  readonly #marks = new Map<PartitionKeys, Record<MarkedLog, string>>()
+  /** By the key of the command stream: a partition's keys may come as two objects. */
+  readonly #marks = new Map<
+    string,
+    { readonly keys: PartitionKeys; readonly marks: Record<MarkedLog, string> }
+  >()
 
   /** Call it once for each batch, with its last id. */
   note(keys: PartitionKeys, log: MarkedLog, id: string): void {
-    let marks = this.#marks.get(keys)
-    if (marks === undefined) {
-      marks = { ...NONE }
-      this.#marks.set(keys, marks)
+    let place = this.#marks.get(keys.commands)
+    if (place === undefined) {
+      place = { keys, marks: { ...NONE } }
+      this.#marks.set(keys.commands, place)
     }
+    const { marks } = place
     const known = marks[log]
     if (known === '' || compareEntryIds(known, id) < 0) marks[log] = id
   }
 
   /** Drops a mark whose loss was reported, unless something newer was seen meanwhile. */
   forget(keys: PartitionKeys, log: MarkedLog, id: string): void {
-    const marks = this.#marks.get(keys)
+    const marks = this.#marks.get(keys.commands)?.marks
     if (marks?.[log] === id) marks[log] = ''
   }
 
   entries(): readonly (readonly [PartitionKeys, Marks])[] {
-    return [...this.#marks].map(([keys, marks]) => [keys, { ...marks }])
+    return [...this.#marks.values()].map(({ keys, marks }) => [keys, { ...marks }])
   }
 }

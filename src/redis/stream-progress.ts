@@ -1,4 +1,5 @@
 /** How far the streams of a partition have come: what was added, what was given to a worker, what waits. One script. */
+import type { StreamSign } from '../policies/loss-signs.ts'
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import type { PartitionKeys } from './keys.ts'
@@ -13,6 +14,11 @@ export interface LogProgress {
   readonly deliveredId: string
   /** The first entry that no worker was given; undefined when none waits. */
   readonly waitingId: string | undefined
+}
+
+/** What tells a stream from another one in its place. */
+export function signOf({ added, lastId }: LogProgress): StreamSign {
+  return { added, lastMs: Number(lastId.split('-', 1)[0]) }
 }
 
 export interface PartitionProgress {

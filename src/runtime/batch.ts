@@ -46,7 +46,7 @@ export async function runBatch(
   const { clock, telemetry, abandonSignal } = environment
   if (abandonSignal.aborted) return
   const isOurs = environment.isOurs()
-  if (isOurs !== true && !(await isOurs)) return
+  if (isOurs !== true && !(await unlessAborted(isOurs, abandonSignal))) return
   const runs = dropExpired(environment, given, onDecided)
   if (runs.length === 0) return
   const startedMs = clock.monotonicMs()
@@ -75,6 +75,18 @@ export async function runBatch(
   }
   handled(false)
   onDecided(runs.map((run, i) => decide(environment, handler, run, outcomes[i] ?? retry('no outcome'))))
+}
+
+/** False as soon as the signal aborts: an answer may be long in coming. */
+async function unlessAborted(answer: boolean | Promise<boolean>, signal: AbortSignal): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<false>()
+  const onAbort = () => resolve(false)
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await Promise.race([answer, promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
 }
 
 function again(runs: readonly CommandRun[]): CommandRun[] {

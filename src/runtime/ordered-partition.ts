@@ -90,7 +90,6 @@ interface Item extends Queued {
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
 const RELEASE_ATTEMPTS_MAX = 3
-/** Of a look at the own lease, while this process stands still again and again. */
 
 export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
@@ -148,7 +147,8 @@ export class OrderedPartition implements Holdings {
       readCountMax: options.options.readCountMax,
       onEntries: (entries) => this.#onEntries(entries),
       isHeld: () => dispatcher.holding || this.#isShut,
-      isPaused: () => this.#isShut,
+      // At its bound of waiting commands, all of them behind others that wait for their time, it does what it should.
+      isPaused: () => this.#isShut || (this.#active.size === 0 && this.#inFlight.room < 1),
       runEndedMs: () => dispatcher.runEndedMs,
       runLimitMs: options.runLimitMs,
       onGroupGone: async () => this.#lose(),

@@ -83,6 +83,7 @@ export class OrderedStream {
   /** Acts on a look, unless an earlier one is still being acted on: the next one comes soon. */
   notice(sighting: LeaseSighting): void {
     this.#lookedMs = this.#options.clock.monotonicMs()
+    for (const { partition, epoch } of sighting.leases) if (epoch !== '') this.#leased.add(partition)
     if (this.#isStopping || this.#acting !== undefined) return
     this.#acting = this.#act(sighting)
       .catch((error: unknown) => this.#report(error))
@@ -147,12 +148,14 @@ export class OrderedStream {
     const keys = this.#keysOf(lease.partition)
     const seen = { ...lease, beat: beats.get(lease.owner) ?? '' }
     const takenSentMs = clock.monotonicMs()
-    const taken = await takePartition(command, keys, this.#members, consumer, seen)
+    const taken = await takePartition(
+      ...([command, keys, this.#members, consumer, seen, this.#leased.has(lease.partition)] as const),
+    )
     if (taken === undefined) return
     const { partition } = lease
     const name = stream.name
     telemetry.emit('partition.taken', { stream: name, partition, epoch: taken.epoch, from: lease.owner })
-    if (taken.state === 'lost' || (lease.epoch === '' && this.#leased.has(partition))) {
+    if (taken.state === 'lost') {
       this.#alarm(
         'group-vanished',
         `The consumer group of ${name}.${partition} had vanished and was made again.`,

@@ -7,7 +7,7 @@ import { clearRunning, markRunning } from '../redis/consumer-group.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import type { Clock } from './clock.ts'
 import type { CommandRun, RunScope } from './command-run.ts'
-import { toDeferred } from './decisions.ts'
+import { toDeferred, toExpired } from './decisions.ts'
 import type { Settler } from './settler.ts'
 
 const DEFER_MIN_MS = 500
@@ -55,6 +55,10 @@ export class PartitionDesk {
     const waitedMs = Math.max(0, nowMs - sinceMs)
     const delayMs = Math.min(DEFER_MAX_MS, Math.max(DEFER_MIN_MS, waitedMs)) * (0.75 + clock.random() / 2)
     const { stream } = this.scope
+    if (run.expiresAtMs !== undefined && run.scope.serverNowMs() >= run.expiresAtMs) {
+      this.settler.push([toExpired(run)])
+      return
+    }
     telemetry.emit('command.deferred', { stream, type: run.type, version: run.version, id: run.id })
     if (cause === 'unknown' && waitedMs > DEFER_ALARM_AFTER_MS) {
       telemetry.emit('alarm.raised', {

@@ -10,7 +10,7 @@ import { LossSigns } from '../policies/loss-signs.ts'
 import { StuckSigns } from '../policies/reader-health.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
-import { type LogProgress, readProgress } from '../redis/stream-progress.ts'
+import { type LogProgress, readProgress, signOf } from '../redis/stream-progress.ts'
 import type { Clock } from './clock.ts'
 import { PeriodicService } from './service.ts'
 
@@ -91,7 +91,7 @@ export class ReaderWatch extends PeriodicService {
     const { keys, telemetry, onLoss } = this.#options
     const before = this.#seen.get(log)
     this.#seen.set(log, now)
-    if (!this.#loss.observe(log, now.added)) return
+    if (!this.#loss.observe(log, signOf(now))) return
     telemetry.emit('alarm.raised', {
       alarm: 'stream-vanished',
       stream: keys.stream,

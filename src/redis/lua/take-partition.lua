@@ -4,9 +4,12 @@
 -- and its acknowledgements count for nothing. Epochs never come back, not even when
 -- a crash of the server forgets a take: each is the server's time in ms, or one more than the last.
 -- KEYS: 1 commands, 2 lease, 3 beats (of the stream's members), 4 floors, 5 records, 6 recordTimes, 7 held
--- ARGV: 1 me, 2 owner seen ('' none), 3 epoch seen ('' none), 4 beat of that owner seen ('' none)
+-- ARGV: 1 me, 2 owner seen ('' none), 3 epoch seen ('' none), 4 beat of that owner seen ('' none), 5 '1' when the caller has seen
+--       this partition leased before
 -- Returns: false when the lease or the beat is another; else {epoch, state, server time, whose suspects are to be charged or
 --          '', ids of pending entries that are gone}; states: kept, new (a new partition), lost (its group had vanished)
+-- Pairs of lost ids that are kept, from (exclusive) and to (inclusive).
+local LOST_IDS_MAX = 32
 local call = redis.call
 local owner, epoch, charge = unpack(call('HMGET', KEYS[2], 'owner', 'epoch', 'charge'))
 owner, epoch, charge = owner or '', epoch or '', charge or ''
@@ -33,9 +36,24 @@ if call('EXISTS', KEYS[1]) == 1 then
 end
 local state = 'kept'
 if not old then
-  state = call('HGET', KEYS[4], 'created') and 'lost' or 'new'
+  state = (call('HGET', KEYS[4], 'created') or ARGV[5] == '1') and 'lost' or 'new'
   local floor = call('HGET', KEYS[4], 'commands')
   last = floor and before(floor) or '0'
+  -- A command stream that is not the one that was there before: what it had not finished is lost, as in `ensure-group`.
+  local first, isOther = int(now) .. '-0', state == 'lost'
+  if isOther and call('EXISTS', KEYS[1]) == 1 then
+    local info, map = call('XINFO', 'STREAM', KEYS[1]), {}
+    for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
+    isOther = map['entries-added'] == map.length
+    if map['first-entry'] then first = map['first-entry'][1] end
+  end
+  if isOther then
+    local ids = {}
+    for id in string.gmatch(call('HGET', KEYS[4], 'lost') or '', '%S+') do ids[#ids + 1] = id end
+    ids[#ids + 1], ids[#ids + 2] = floor and before(floor) or '0-0', before(first)
+    while #ids > LOST_IDS_MAX do table.remove(ids, 1) end
+    call('HSET', KEYS[4], 'lost', table.concat(ids, ' '))
+  end
 end
 local next = math.max(tonumber(epoch) or 0, tonumber(string.sub(old or 'o0', 2)))
 next = math.max(next + 1, now)
