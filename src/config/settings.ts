@@ -152,7 +152,7 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
   inFlightMax: {
     variable: 'MILLRACE_IN_FLIGHT_MAX',
     flag: '--in-flight-max <number>',
-    help: 'most commands in the hands of one process',
+    help: 'most commands that one worker process has running or ready to run',
     fallback: String(CONSUMER_DEFAULTS.inFlightMax),
     parse: whole(2, 100_000),
   },
