@@ -13,6 +13,7 @@ const NAME = 'mill'
 const SENTINELS = 3
 const REPLICAS = 2
 const WAIT_LIMIT_MS = 60_000
+const TURN_BY_HAND_AFTER_MS = 15_000
 const LOOK_MS = 50
 
 export const DOWN_AFTER_MS = 1000
@@ -73,13 +74,27 @@ export class SentinelTrio {
     })
   }
 
-  /** Until all replicas follow and have what the primary has. */
+  /**
+   * Until all replicas follow and have what the primary has. Sentinel may take its time to turn one to the new primary, when a
+   * failover follows soon upon another; after a while it is turned by hand, as an operator would.
+   */
   async untilFollowing(primary: RedisServer): Promise<void> {
+    const byHandMs = performance.now() + TURN_BY_HAND_AFTER_MS
     await this.#until('the replicas do not follow', async () => {
       const text = String(await ask(primary.port, 'INFO', ['replication']))
       const following = [...text.matchAll(/state=online,\w+=\d+,lag=[01]\b/g)].length
-      return following >= REPLICAS ? primary : undefined
+      if (following >= REPLICAS) return primary
+      if (performance.now() > byHandMs) await this.#turnTo(primary)
+      return undefined
     })
+  }
+
+  async #turnTo(primary: RedisServer): Promise<void> {
+    for (const { port } of this.replicasOf(primary)) {
+      const role = await ask(port, 'ROLE', [])
+      if (Array.isArray(role) && role[0] === 'slave' && Number(role[2]) === primary.port) continue
+      await ask(port, 'REPLICAOF', ['127.0.0.1', String(primary.port)])
+    }
   }
 
   async close(): Promise<void> {
