@@ -66,7 +66,10 @@ test('out of memory: a new worker starts and waits, then drains one batch at a t
   await limitMemory(fleet, 1.05)
   await fleet.telemetry.until('memory.pressed', (all) => all.at(-1)?.level === 'drain')
   await until('the backlog to be done', async () => (await numbers(fleet)).length === 3000)
-  expect(fleet.telemetry.of('memory.pressed').map(({ level }) => level)).toEqual(['stop', 'drain'])
+  // What the server itself takes for a moment (its append-only buffer) may press it again before all is done.
+  const levels = fleet.telemetry.of('memory.pressed').map(({ level }) => level)
+  expect(levels.slice(0, 2)).toEqual(['stop', 'drain'])
+  expect(levels).not.toContain('none')
   // Whatever was read had been settled before the next read.
   let inHand = 0
   for (const { name, payload: told } of fleet.telemetry.events) {

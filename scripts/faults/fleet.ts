@@ -12,6 +12,8 @@ import type { Partition, RedisProbe } from './probe.ts'
 
 const APP = join(import.meta.dir, 'app')
 const RECOGNISE_LIMIT_MS = 60_000
+const START_ATTEMPTS_MAX = 5
+const START_PAUSE_MS = 300
 
 export interface FleetOptions {
   readonly folder: string
@@ -202,8 +204,7 @@ export class Fleet {
   async #startWorker(options: StartOptions): Promise<Worker> {
     const places = await this.#places()
     const before = await this.#beating(places)
-    const process = this.#spawn('work', options)
-    await process.untilReady(this.#options.signal)
+    const process = await this.#readyWorker(options)
     const worker: Worker = {
       ...{ process, consumers: new Set<string>(), paused: false, pauses: [] },
       ...{ readyAtMs: nowMs(), endedAtMs: Number.POSITIVE_INFINITY },
@@ -221,6 +222,21 @@ export class Fleet {
       if (worker.consumers.size === 0) await Bun.sleep(10)
     }
     return worker
+  }
+
+  /** One that meets Redis away while it starts ends with 69; as any supervisor would, another is started in its place. */
+  async #readyWorker(options: StartOptions): Promise<RoleProcess> {
+    for (let attempt = 1; ; attempt++) {
+      const process = this.#spawn('work', options)
+      try {
+        await process.untilReady(this.#options.signal)
+        return process
+      } catch (error) {
+        const isAway = error instanceof RunError && error.kind === 'unavailable' && !process.alive
+        if (!isAway || attempt === START_ATTEMPTS_MAX) throw error
+        await Bun.sleep(START_PAUSE_MS)
+      }
+    }
   }
 
   async #places(): Promise<Partition[]> {

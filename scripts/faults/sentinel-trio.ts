@@ -13,6 +13,8 @@ const NAME = 'mill'
 const SENTINELS = 3
 const REPLICAS = 2
 const WAIT_LIMIT_MS = 60_000
+/** A Sentinel tries the same primary again only after twice this time. */
+export const FAILOVER_TIMEOUT_MS = 3000
 const TURN_BY_HAND_AFTER_MS = 15_000
 const LOOK_MS = 50
 
@@ -113,7 +115,7 @@ export class SentinelTrio {
       `dir ${folder}`,
       `sentinel monitor ${NAME} 127.0.0.1 ${primaryPort} 2`,
       `sentinel down-after-milliseconds ${NAME} ${DOWN_AFTER_MS}`,
-      `sentinel failover-timeout ${NAME} 5000`,
+      `sentinel failover-timeout ${NAME} ${FAILOVER_TIMEOUT_MS}`,
       `sentinel parallel-syncs ${NAME} 4`,
     ]
     writeFileSync(file, `${lines.join('\n')}\n`)

@@ -6,7 +6,7 @@ import type { Arena } from '../arena.ts'
 import { judge } from '../judge.ts'
 import { spreadOf } from '../result.ts'
 import type { Scenario } from '../scenario.ts'
-import { DOWN_AFTER_MS, REPLICATION, SentinelTrio } from '../sentinel-trio.ts'
+import { DOWN_AFTER_MS, FAILOVER_TIMEOUT_MS, REPLICATION, SentinelTrio } from '../sentinel-trio.ts'
 import { alarmsRaised } from '../verdicts.ts'
 import { mixedType, Workload } from '../workload.ts'
 
@@ -60,6 +60,8 @@ async function failOver(arena: Arena, durability: 'replicated' | 'everysec'): Pr
   const random = arena.random.fork('failovers')
   const rounds = async (): Promise<void> => {
     for (let round = 0; round < size.redisKills; round++) {
+      // Sentinels that have just tried wait before they try again: a second failover right away would measure that.
+      if (round > 0) await Bun.sleep(2 * FAILOVER_TIMEOUT_MS)
       await Bun.sleep(random.between(800, 1800))
       outages.push(await killPrimary(arena, trio, round % 2 === 1))
     }
