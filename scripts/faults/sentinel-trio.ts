@@ -6,8 +6,8 @@ import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { RedisClient, type Subprocess } from 'bun'
 import { RunError } from '../fleet/failure.ts'
-import { freePorts } from './free-ports.ts'
-import { REDIS_SERVER, RedisServer } from './redis-server.ts'
+import { freePorts } from '../fleet/free-ports.ts'
+import { REDIS_SERVER, RedisServer } from '../fleet/redis-server.ts'
 
 const NAME = 'mill'
 const SENTINELS = 3

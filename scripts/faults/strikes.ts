@@ -6,10 +6,11 @@
  * The same seed gives the same plan. Which process a pick meets depends on who is up, and the system's own timing is
  * never the same twice.
  */
+
+import type { RedisServer } from '../fleet/redis-server.ts'
 import type { Fleet, Worker } from './fleet.ts'
 import type { Partition, RedisProbe } from './probe.ts'
 import type { Random } from './random.ts'
-import type { RedisServer } from './redis-server.ts'
 
 export type StrikeKind = 'kill' | 'pause' | 'redis-kill'
 

@@ -1,6 +1,7 @@
 /** What a replay is asked to do: the command line, checked as a whole before anything is started. */
 import { resolve } from 'node:path'
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Command, Option } from 'commander'
+import { parseArguments, wholeNumber } from '../fleet/arguments.ts'
 import { RunError } from '../fleet/failure.ts'
 
 export interface ReplayOptions {
@@ -65,15 +66,7 @@ export function parseOptions(args: readonly string[]): ReplayOptions {
     .option('--requests <number>', 'requests under way at once', wholeNumber(1, 64), 6)
     .addHelpText('after', NOTES)
     .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ writeErr: () => undefined })
-  try {
-    return checked(program.parse(args, { from: 'user' }).opts<Parsed>())
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error
-    if (error.exitCode === 0) process.exit(0)
-    throw new RunError('usage', `${error.message.replace(/^error: /, '')} (--help tells more)`)
-  }
+  return checked(parseArguments<Parsed>(program, args))
 }
 
 function checked(parsed: Parsed): ReplayOptions {
@@ -102,14 +95,6 @@ function checked(parsed: Parsed): ReplayOptions {
     target: parsed.target === undefined ? undefined : checkedUrl(parsed.target),
     bodyRows: parsed.bodyRows,
     requestsMax: parsed.requests,
-  }
-}
-
-function wholeNumber(min: number, max = 1e9): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
-    if (value >= min && value <= max) return value
-    throw new InvalidArgumentError(`Use a whole number from ${min} to ${max}.`)
   }
 }
 

@@ -6,7 +6,7 @@ import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
-import { RunError } from '../fleet/failure.ts'
+import { RunError } from './failure.ts'
 
 /** The program, as `./scripts/test` and the product find it: named by a variable, else on PATH. */
 export const REDIS_SERVER: string = process.env['MILLRACE_REDIS_SERVER'] ?? 'redis-server'
