@@ -1,0 +1,5 @@
+/** Every scenario, in the order in which they are played. */
+import type { Scenario } from './scenario.ts'
+import { consumeNoop } from './scenarios/consume-noop.ts'
+
+export const SCENARIOS: readonly Scenario[] = [consumeNoop]

@@ -1,0 +1,37 @@
+/** The command that is measured everywhere: an order line, about 130 bytes of JSON, no two alike. */
+
+export interface OrderLine {
+  readonly order: string
+  readonly customer: string
+  readonly sku: string
+  readonly quantity: number
+  readonly cents: number
+  readonly currency: string
+  readonly note: string
+}
+
+const KEYS_DEFAULT = 10_000
+
+/** Order line `n` of as many customers as there are keys. */
+export function orderLine(n: number, keys: number = KEYS_DEFAULT): OrderLine {
+  return {
+    order: `ord-${String(n).padStart(9, '0')}`,
+    customer: `cus-${String((n * 7919) % keys).padStart(6, '0')}`,
+    sku: `SKU-${String((n * 31) % 5000).padStart(5, '0')}`,
+    quantity: 1 + (n % 9),
+    cents: 199 + (n % 10_000),
+    currency: 'EUR',
+    note: 'leave it at the door',
+  }
+}
+
+/** What the bulk route takes, a line each. */
+export function bulkBody(type: string, from: number, count: number, keys?: number): string {
+  let text = ''
+  for (let n = from; n < from + count; n++)
+    text += `{"type":"${type}","payload":${JSON.stringify(orderLine(n, keys))}}\n`
+  return text
+}
+
+/** Bytes of one command's JSON. */
+export const PAYLOAD_BYTES: number = Buffer.byteLength(JSON.stringify(orderLine(1)))
