@@ -19,7 +19,7 @@ import type { ProjectionDefinition } from './contracts/projection.ts'
 import { validatePayload, validatePayloadNow } from './contracts/schema.ts'
 import type { Telemetry, TelemetryEvents, TelemetryName } from './contracts/telemetry.ts'
 import { CommandIds } from './redis/command-id.ts'
-import { decodeEntry, EMPTY_TRAIL, encodeEntry, packPayload, unpackPayload } from './redis/entry-codec.ts'
+import { decodeEntry, EMPTY_TRAIL, encodeEntry, packPayload, unpackPayloadOf } from './redis/entry-codec.ts'
 import { type Clock, SYSTEM_CLOCK, type Timer } from './runtime/clock.ts'
 import { CommandRun, type RunScope } from './runtime/command-run.ts'
 
@@ -190,20 +190,22 @@ async function commandRun(
 
 function eventsOf(run: CommandRun): RecordedEvent[] {
   return run.events.map((blob, index) => {
-    const { type, version, key, atMs, payloadBytes } = decodeEntry(blob)
+    const entry = decodeEntry(blob)
+    const { type, version, key, atMs } = entry
     const position = `${run.ref.entryId}/${index}`
-    return { type, version, key, atMs, position, commandId: run.id, payload: unpackPayload(payloadBytes) }
+    return { type, version, key, atMs, position, commandId: run.id, payload: unpackPayloadOf(entry) }
   })
 }
 
 function sendsOf(run: CommandRun): SentCommand[] {
   return run.followUps.map(({ blob, delayMs }) => {
-    const { type, version, key, payloadBytes } = decodeEntry(blob)
+    const entry = decodeEntry(blob)
+    const { type, version, key } = entry
     return {
       type,
       version,
       key,
-      payload: unpackPayload(payloadBytes),
+      payload: unpackPayloadOf(entry),
       delayMs: delayMs < 0 ? undefined : delayMs,
     }
   })

@@ -17,7 +17,7 @@ import {
 } from '../src/index.ts'
 import { buildCatalogue, type Definition } from '../src/policies/catalogue.ts'
 import { appendPlain } from '../src/redis/command-log.ts'
-import { decodeEntry, encodeEntry, packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, encodeEntry, packPayload, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -118,5 +118,5 @@ test('two workers, 500 commands, 5 aggregates: versions without gaps, no decisio
 
 function payloadOf(blob: Buffer | undefined): { buyer: number; seat: number } {
   if (blob === undefined) throw new Error('an entry without blob')
-  return unpackPayload(decodeEntry(blob).payloadBytes) as { buyer: number; seat: number }
+  return unpackPayloadOf(decodeEntry(blob)) as { buyer: number; seat: number }
 }

@@ -11,7 +11,7 @@ import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { partitionOf } from '../src/policies/partition.ts'
 import type { CommandIds } from '../src/redis/command-id.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { decodeEntry, unpackPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -89,7 +89,7 @@ describe('submit', () => {
     )
     const entry = decodeEntry(rows.at(-1)?.[1][1] ?? Buffer.alloc(0))
     expect(entry).toMatchObject({ type: 'order.place', version: 1, key: 'o-1' })
-    expect(unpackPayload(entry.payloadBytes)).toEqual({ orderId: 'o-1', qty: 1 })
+    expect(unpackPayloadOf(entry)).toEqual({ orderId: 'o-1', qty: 1 })
   })
 
   test('what arrives in one turn goes to Redis in one script', async () => {
@@ -114,7 +114,7 @@ describe('submit', () => {
     )
     const rows = await link.use('XRANGE', (client) => client.xrangeBuffer(keys.commands, '-', '+'))
     const texts = rows.map(([, fields]) => {
-      const payload = unpackPayload(decodeEntry(fields[1] ?? Buffer.alloc(0)).payloadBytes)
+      const payload = unpackPayloadOf(decodeEntry(fields[1] ?? Buffer.alloc(0)))
       return (payload as { text: string }).text
     })
     expect(texts).toEqual(Array.from({ length: 600 }, (_, i) => `n${i}`))

@@ -2,7 +2,7 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { Ran, Run, run } from './fixtures/crasher/crasher.ts'
 import { testFleet } from './support/fleet.ts'
@@ -71,14 +71,12 @@ test('a command that crashes its worker dies after three crashes; its 199 neighb
     await Promise.all([...workers].map((worker) => worker.exited))
   }
   const dead = await fleet.deadLetters('crash')
-  expect(dead.map(({ entry }) => unpackPayload(entry.payloadBytes))).toEqual([{ n: 13 }])
+  expect(dead.map(({ entry }) => unpackPayloadOf(entry))).toEqual([{ n: 13 }])
   expect(crashes).toBe(3)
   const events = await fleet.events('crash')
   expect(events).toHaveLength(199)
   expect(new Set(events.map((event) => event.token)).size).toBe(199)
-  const attempts = events.map(
-    ({ entry }) => (unpackPayload(entry.payloadBytes) as { attempt: number }).attempt,
-  )
+  const attempts = events.map(({ entry }) => (unpackPayloadOf(entry) as { attempt: number }).attempt)
   expect(new Set(attempts)).toEqual(new Set([1]))
   expect(await fleet.pending('crash')).toBe(0)
   expect(await fleet.link.client.hlen(partitionKeys('crash', 0).crashes)).toBe(0)

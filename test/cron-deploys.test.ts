@@ -10,7 +10,7 @@ import { defineSchedule } from '../src/contracts/schedule.ts'
 import { CronScheduler } from '../src/cron/cron-scheduler.ts'
 import { buildCatalogue, type Catalogue } from '../src/policies/catalogue.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { decodeEntry, unpackPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { readSchedule, readServerTime } from '../src/redis/schedule-store.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -52,8 +52,8 @@ async function deploy(command: RedisLink, catalogue: Catalogue): Promise<Deploye
 async function ranBy(link: RedisLink): Promise<{ version: string; tickMs: number }[]> {
   const rows = await link.client.xrangeBuffer(KEYS.ready, '-', '+')
   return rows.map(([, fields]) => {
-    const { payloadBytes, tickMs = 0 } = decodeEntry(fields[1] ?? Buffer.alloc(0))
-    return { ...(unpackPayload(payloadBytes) as { version: string }), tickMs }
+    const entry = decodeEntry(fields[1] ?? Buffer.alloc(0))
+    return { ...(unpackPayloadOf(entry) as { version: string }), tickMs: entry.tickMs ?? 0 }
   })
 }
 
@@ -162,8 +162,7 @@ test('runs that must not overlap do not when a worker dies in one: the next tick
   }
   const crashedTick = Number(readFileSync(join(redis.directory, 'crashed'), 'utf8'))
   const runs = (await fleet.events('closing')).map(
-    ({ entry }) =>
-      unpackPayload(entry.payloadBytes) as { tickMs: number; startedMs: number; endedMs: number },
+    ({ entry }) => unpackPayloadOf(entry) as { tickMs: number; startedMs: number; endedMs: number },
   )
   expect(workers.filter((worker) => worker.signalCode === 'SIGKILL').length).toBe(2)
   expect(runs[0]?.tickMs).toBe(crashedTick)

@@ -11,7 +11,7 @@ import { dueTicks } from '../src/policies/timetable.ts'
 import type { CommandIds } from '../src/redis/command-id.ts'
 import { readStatus } from '../src/redis/command-log.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { decodeEntry, unpackPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { readServerTime } from '../src/redis/schedule-store.ts'
@@ -82,7 +82,7 @@ function bench(options: Options): Bench {
       const entries = await link.use('XRANGE', (client) => client.xrangeBuffer(keys.ready, '-', '+'))
       return entries.map(([id, fields]) => {
         const entry = decodeEntry(fields[1] ?? Buffer.alloc(0))
-        const payload = unpackPayload(entry.payloadBytes)
+        const payload = unpackPayloadOf(entry)
         return { tickMs: entry.tickMs ?? 0, atMs: Number(id.toString().split('-')[0]), payload }
       })
     },

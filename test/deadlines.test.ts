@@ -19,7 +19,7 @@ import {
 } from '../src/index.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { readNew } from '../src/redis/consumer-group.ts'
-import { decodeEntry, encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, encodeEntry, packPayload, payloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
 import { type Clock, SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -318,7 +318,7 @@ describe('the bytes of an entry', () => {
     expect([dated[0], plain[0]]).toEqual([2, 1])
     expect(dated.length - plain.length).toBe(6)
     expect(decodeEntry(dated)).toMatchObject({ expiresAtMs: 1234, key: 'k' })
-    expect(decodeEntry(dated).payloadBytes).toEqual(decodeEntry(plain).payloadBytes)
+    expect(payloadOf(decodeEntry(dated))).toEqual(payloadOf(decodeEntry(plain)))
     expect(decodeEntry(plain).expiresAtMs).toBeUndefined()
   })
 

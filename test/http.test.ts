@@ -9,7 +9,7 @@ import { defineStream } from '../src/contracts/stream.ts'
 import { HttpServer } from '../src/http/server.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { partitionOf } from '../src/policies/partition.ts'
-import { decodeEntry, packPayload, unpackPayload, unpackTrace } from '../src/redis/entry-codec.ts'
+import { decodeEntry, packPayload, unpackPayloadOf, unpackTrace } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { commitViews } from '../src/redis/view-store.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -115,7 +115,7 @@ describe('one command', () => {
     })
     expect(response.headers.get('location')).toBe(`/v1/commands/${body.id}`)
     expect(response.headers.get('idempotent-replayed')).toBeNull()
-    expect(unpackPayload((await entryOf(body.id)).payloadBytes)).toEqual({ orderId: 'a', qty: 1 })
+    expect(unpackPayloadOf(await entryOf(body.id))).toEqual({ orderId: 'a', qty: 1 })
   })
 
   test('the configured durability is told', async () => {
@@ -131,7 +131,7 @@ describe('one command', () => {
       const { id } = await send('/v1/commands/order.place', pack({ orderId: 'm', at }), {
         'content-type': type,
       })
-      expect(unpackPayload((await entryOf(id)).payloadBytes)).toEqual({ orderId: 'm', qty: 1, at })
+      expect(unpackPayloadOf(await entryOf(id))).toEqual({ orderId: 'm', qty: 1, at })
     },
   )
 
@@ -144,7 +144,7 @@ describe('one command', () => {
       Buffer.from([0xcf, 0, 0, 0, 0, 0, 0, 0, 9]),
     ])
     const { id } = await send('/v1/commands/order.place', body, { 'content-type': 'application/vnd.msgpack' })
-    expect(unpackPayload((await entryOf(id)).payloadBytes)).toEqual({ orderId: 'i', qty: 9 })
+    expect(unpackPayloadOf(await entryOf(id))).toEqual({ orderId: 'i', qty: 9 })
   })
 
   test('content type in other letters and with UTF-8 named', async () => {
@@ -381,7 +381,7 @@ describe('bulk', () => {
       client.xrevrangeBuffer(keys.commands, '+', '-', 'COUNT', 500),
     )
     const quantities = rows.map(([, fields]) => {
-      const payload = unpackPayload(decodeEntry(fields[1] ?? Buffer.alloc(0)).payloadBytes)
+      const payload = unpackPayloadOf(decodeEntry(fields[1] ?? Buffer.alloc(0)))
       return (payload as { qty: number }).qty
     })
     expect(quantities.reverse()).toEqual(Array.from({ length: 500 }, (_, i) => i + 1))

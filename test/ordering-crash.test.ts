@@ -2,7 +2,7 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { Dig, Dug, dig, mined } from './fixtures/ordered-crasher/ordered-crasher.ts'
 import { testFleet } from './support/fleet.ts'
@@ -51,10 +51,10 @@ test('a crasher dies after three crashes, what follows it in its key runs, and n
     for (const worker of workers) worker.kill('SIGTERM')
     await Promise.all([...workers].map((worker) => worker.exited))
   }
-  expect((await dead()).map(({ entry }) => unpackPayload(entry.payloadBytes))).toEqual([{ key: 'k13', n: 1 }])
+  expect((await dead()).map(({ entry }) => unpackPayloadOf(entry))).toEqual([{ key: 'k13', n: 1 }])
   expect(crashes).toBe(3)
   const seen = (await events()).map(
-    ({ entry }) => unpackPayload(entry.payloadBytes) as { key: string; n: number; attempt: number },
+    ({ entry }) => unpackPayloadOf(entry) as { key: string; n: number; attempt: number },
   )
   expect(seen).toHaveLength(239)
   expect(new Set(seen.map(({ key, n }) => `${key} ${n}`)).size).toBe(239)

@@ -3,7 +3,7 @@ import { expect, test } from 'bun:test'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import type { ScriptName } from '../src/redis/scripts.ts'
 import type { Consumer } from '../src/runtime/consumer.ts'
@@ -56,7 +56,7 @@ test('workers come and go, answers are lost: each key goes step by step, and not
       const seen = new Map<string, number>()
       for (const { partition } of KEYS) {
         for (const { entry } of await fleet.events('steps', partition)) {
-          const { key, n } = unpackPayload(entry.payloadBytes) as { key: string; n: number }
+          const { key, n } = unpackPayloadOf(entry) as { key: string; n: number }
           seen.set(`${key} ${n}`, (seen.get(`${key} ${n}`) ?? 0) + 1)
         }
       }

@@ -18,7 +18,7 @@ import {
 } from '../src/index.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { cancelCommand } from '../src/redis/command-log.ts'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { FLEET_META_KEY, partitionKeys, streamMetaKey } from '../src/redis/keys.ts'
 import { membersKey, sampleLeases, takePartition } from '../src/redis/partition-lease.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -43,7 +43,7 @@ async function eventCounts(fleet: TestFleet): Promise<Map<string, number>> {
   const counts = new Map<string, number>()
   for (const { partition } of STREAM_KEYS) {
     for (const { entry } of await fleet.events('steps', partition)) {
-      const { key, n } = unpackPayload(entry.payloadBytes) as { key: string; n: number }
+      const { key, n } = unpackPayloadOf(entry) as { key: string; n: number }
       counts.set(`${key} ${n}`, (counts.get(`${key} ${n}`) ?? 0) + 1)
     }
   }

@@ -5,7 +5,7 @@
 import { expect, test } from 'bun:test'
 import { join } from 'node:path'
 import type { Subprocess } from 'bun'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { Take, Taken, take, WAYS } from './fixtures/poison/poison.ts'
 import { testFleet } from './support/fleet.ts'
@@ -63,7 +63,7 @@ for (const way of WAYS) {
     expect(dead?.entry.trail).toMatchObject({ reason: 'crashed', level: 3 })
     expect(workers.ended).toBe(3)
     const attempts = (await fleet.events('poison')).map(
-      ({ entry }) => (unpackPayload(entry.payloadBytes) as { attempt: number }).attempt,
+      ({ entry }) => (unpackPayloadOf(entry) as { attempt: number }).attempt,
     )
     expect(attempts.every((attempt) => attempt === 1)).toBe(true)
     expect(await fleet.link.client.hlen(partitionKeys('poison', 0).crashes)).toBe(0)

@@ -17,7 +17,7 @@ import {
   retry,
 } from '../src/index.ts'
 import { readOutcomes } from '../src/policies/outcomes.ts'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startTestRedis } from './support/redis-server.ts'
 import { until } from './support/until.ts'
@@ -112,12 +112,12 @@ async function run(fleet: TestFleet, retries: number): Promise<void> {
   await until('nine done and one dead', isOver)
   await until('nothing pending', async () => (await fleet.pending('bad')) === 0)
   const taken = (await fleet.events('bad')).map(
-    ({ entry }) => unpackPayload(entry.payloadBytes) as { n: number; attempt: number },
+    ({ entry }) => unpackPayloadOf(entry) as { n: number; attempt: number },
   )
   expect(taken.map(({ n }) => n).sort()).toEqual([0, 1, 2, 3, 4, 6, 7, 8, 9])
   expect(taken.every(({ attempt }) => attempt === 1)).toBe(true)
   const [dead] = await fleet.deadLetters('bad')
-  expect(unpackPayload(dead?.entry.payloadBytes ?? Buffer.alloc(0))).toEqual({ n: 5 })
+  expect(dead === undefined ? undefined : unpackPayloadOf(dead.entry)).toEqual({ n: 5 })
   expect(dead?.entry.trail).toMatchObject({ attempts: retries, reason: 'failed' })
   const error = dead?.entry.trail?.failures.at(-1)?.error ?? ''
   expect(error.length).toBeGreaterThan(0)
@@ -194,7 +194,7 @@ test('a handler that empties or sorts its batch decides nothing but what it answ
   await using _worker = await fleet.worker()
   await until('five dead', async () => (await fleet.deadLetters('bad')).length === 5)
   await until('nothing pending', async () => (await fleet.pending('bad')) === 0)
-  const dead = (await fleet.deadLetters('bad')).map(({ entry }) => unpackPayload(entry.payloadBytes))
+  const dead = (await fleet.deadLetters('bad')).map(({ entry }) => unpackPayloadOf(entry))
   expect(dead).toEqual([1, 3, 5, 7, 9].map((n) => ({ n })))
 })
 
@@ -218,7 +218,7 @@ test('what is emitted after the answer is dropped, with one alarm', async () => 
   await fleet.telemetry.until('alarm.raised')
   await until('both settled', async () => (await fleet.events('bad')).length >= 2)
   await until('nothing pending', async () => (await fleet.pending('bad')) === 0)
-  const taken = (await fleet.events('bad')).map(({ entry }) => unpackPayload(entry.payloadBytes))
+  const taken = (await fleet.events('bad')).map(({ entry }) => unpackPayloadOf(entry))
   expect(taken).toEqual([
     { n: 1, attempt: 1 },
     { n: 2, attempt: 1 },

@@ -6,7 +6,7 @@ import { errorCode } from '../src/contracts/errors.ts'
 import { defineStream } from '../src/contracts/stream.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { partitionOf } from '../src/policies/partition.ts'
-import { decodeEntry, unpackPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { ReplicaQuorum } from '../src/redis/replica-quorum.ts'
 import { chooseConfirmation, confirmationCommand, isConfirmed } from '../src/redis/replication.ts'
@@ -225,7 +225,7 @@ describe('while the replica is paused', () => {
     expect(new Set(await Promise.all(fates))).toEqual(new Set(['durability.unconfirmed']))
     const rows = await (await redis.open()).client.xrangeBuffer(keys.commands, '-', '+')
     const order = rows.map(([, fields]) => {
-      const { n } = unpackPayload(decodeEntry(fields[1] ?? Buffer.alloc(0)).payloadBytes) as { n: number }
+      const { n } = unpackPayloadOf(decodeEntry(fields[1] ?? Buffer.alloc(0))) as { n: number }
       return n
     })
     expect(order).toEqual(Array.from({ length: 60 }, (_, n) => n))

@@ -17,7 +17,7 @@ import {
 import { LossSigns } from '../src/policies/loss-signs.ts'
 import { ProjectorSet } from '../src/projections/projector-set.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -62,7 +62,7 @@ class Gate {
 
 async function numbers(fleet: TestFleet): Promise<number[]> {
   const events = await fleet.events('keeps')
-  return events.map(({ entry }) => (unpackPayload(entry.payloadBytes) as { n: number }).n)
+  return events.map(({ entry }) => (unpackPayloadOf(entry) as { n: number }).n)
 }
 
 const alarms = (fleet: TestFleet) => new Set(fleet.telemetry.of('alarm.raised').map(({ alarm }) => alarm))

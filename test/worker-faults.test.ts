@@ -43,11 +43,11 @@ const CHAIN = [Wide, First, Second, FirstDone, SecondDone, first, second]
 
 /** How often each number was recorded, by event type. */
 async function recorded(fleet: TestFleet): Promise<Map<string, number>> {
-  const { unpackPayload } = await import('../src/redis/entry-codec.ts')
+  const { unpackPayloadOf } = await import('../src/redis/entry-codec.ts')
   const counts = new Map<string, number>()
   for (const partition of [0, 1]) {
     for (const { entry } of await fleet.events('wide', partition)) {
-      const name = `${entry.type} ${(unpackPayload(entry.payloadBytes) as { n: number }).n}`
+      const name = `${entry.type} ${(unpackPayloadOf(entry) as { n: number }).n}`
       counts.set(name, (counts.get(name) ?? 0) + 1)
     }
   }

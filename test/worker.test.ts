@@ -13,7 +13,7 @@ import {
 } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
 import { ensureGroup, readNew, removeConsumer, sampleConsumers } from '../src/redis/consumer-group.ts'
-import { encodeEntry, packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
+import { encodeEntry, packPayload, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
 import { settle } from '../src/redis/settlements.ts'
@@ -94,7 +94,7 @@ describe('a batch that throws', () => {
     await using _worker = await fleet.worker()
     await settledAll(fleet, 10_000)
     const dead = await fleet.deadLetters('sums')
-    const payloads = dead.map(({ entry }) => (unpackPayload(entry.payloadBytes) as { n: number }).n)
+    const payloads = dead.map(({ entry }) => (unpackPayloadOf(entry) as { n: number }).n)
     expect(payloads.sort((a, b) => a - b)).toEqual([...bad].sort((a, b) => a - b))
     for (const { entry } of dead) {
       expect(entry.trail?.failures.map((failure) => failure.attempt)).toEqual([1, 2, 3])

@@ -10,7 +10,7 @@ import { z } from 'zod'
 import { defineBatchHandler, defineCommand, defineEvent, done } from '../src/index.ts'
 import { EvictionSigns } from '../src/policies/eviction-signs.ts'
 import { decidePressure } from '../src/policies/memory-pressure.ts'
-import { unpackPayload } from '../src/redis/entry-codec.ts'
+import { unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { readServerState } from '../src/redis/server-state.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { startPublicServer } from './support/public-server.ts'
@@ -34,7 +34,7 @@ const batch = (count: number) => Array.from({ length: count }, (_, n) => ({ n })
 
 async function numbers(fleet: TestFleet): Promise<number[]> {
   const events = await fleet.events('fill')
-  return events.map(({ entry }) => (unpackPayload(entry.payloadBytes) as { n: number }).n)
+  return events.map(({ entry }) => (unpackPayloadOf(entry) as { n: number }).n)
 }
 
 async function limitMemory(fleet: TestFleet, ratio: number): Promise<void> {

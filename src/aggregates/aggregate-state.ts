@@ -2,7 +2,7 @@
 import type { AggregateDefinition } from '../contracts/aggregate.ts'
 import { readAggregateEvents } from '../redis/aggregate-store.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import { decodeEntry, unpackPayload } from '../redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../redis/entry-codec.ts'
 
 export interface AggregateState<State = unknown> {
   readonly state: State
@@ -30,7 +30,7 @@ export async function rebuildAggregate<State>(
 
 /** The state after one more event. Events that the aggregate does not evolve leave it as it is. */
 export function evolve<State>(aggregate: AggregateDefinition<State>, state: State, blob: Buffer): State {
-  const { type, payloadBytes } = decodeEntry(blob)
-  const evolver = aggregate.evolvers.get(type)
-  return evolver === undefined ? state : evolver.evolve(state, unpackPayload(payloadBytes))
+  const entry = decodeEntry(blob)
+  const evolver = aggregate.evolvers.get(entry.type)
+  return evolver === undefined ? state : evolver.evolve(state, unpackPayloadOf(entry))
 }

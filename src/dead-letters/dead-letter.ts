@@ -8,7 +8,7 @@ import {
   EMPTY_TRAIL,
   type Entry,
   type FailedAttempt,
-  unpackPayload,
+  unpackPayloadOf,
 } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { fingerprintOf } from './error-fingerprint.ts'
@@ -79,11 +79,11 @@ export function describe(
 ): DeadLetter {
   const { token, entryId, blob } = found
   const entry = decodeEntry(blob)
-  const { payloadBytes, tickMs, trail } = entry
-  const head = blob.subarray(0, blob.length - payloadBytes.length)
+  const { payloadAt, tickMs, trail } = entry
+  const head = blob.subarray(0, payloadAt)
   return {
-    ...summarise(ids, keys, { entryId, token, head, payloadBytes: payloadBytes.length }),
-    payload: unpackPayload(payloadBytes),
+    ...summarise(ids, keys, { entryId, token, head, payloadBytes: blob.length - payloadAt }),
+    payload: unpackPayloadOf(entry),
     failures: trail?.failures ?? [],
     tickMs,
   }

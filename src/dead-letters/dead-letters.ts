@@ -139,12 +139,12 @@ export class DeadLetters extends Service implements HealthSource {
     const { blob, entryId } = letter
     const entry = decodeEntry(blob)
     const { payloadBytesMax } = this.#options
-    const headBytes = blob.length - entry.payloadBytes.length
+    const headBytes = entry.payloadAt
     const dead = {
       token,
       entryId,
       head: blob.subarray(0, headBytes),
-      payloadBytes: entry.payloadBytes.length,
+      payloadBytes: blob.length - headBytes,
     }
     const move =
       edit === undefined

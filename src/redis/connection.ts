@@ -165,9 +165,7 @@ export class RedisLink implements ScriptRunner {
   async run(name: ScriptName, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
     const script = SCRIPTS[name]
     try {
-      return await this.#settled(
-        this.client.callBuffer('EVALSHA', [script.digest, keys.length, ...keys, ...args]),
-      )
+      return await this.#settled(this.client.callBuffer('EVALSHA', scriptLine(script.digest, keys, args)))
     } catch (error) {
       if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT'))
         throw redisError(error, `script ${name}`)
@@ -179,9 +177,7 @@ export class RedisLink implements ScriptRunner {
   async evaluate(name: ScriptName, keys: readonly string[], args: readonly Argument[]): Promise<unknown> {
     const script = SCRIPTS[name]
     try {
-      return await this.#settled(
-        this.client.callBuffer('EVAL', [script.source, keys.length, ...keys, ...args]),
-      )
+      return await this.#settled(this.client.callBuffer('EVAL', scriptLine(script.source, keys, args)))
     } catch (error) {
       throw redisError(error, `script ${name}`)
     }
@@ -271,6 +267,12 @@ export class RedisLink implements ScriptRunner {
     this.#closed = true
     this.client.disconnect()
   }
+}
+
+/** Arguments may be thousands: lists are joined, not spread one by one. */
+function scriptLine(script: string, keys: readonly string[], args: readonly Argument[]): Argument[] {
+  const head: Argument[] = [script, keys.length]
+  return head.concat(keys, args)
 }
 
 /** Opens connections by role and closes them all. */

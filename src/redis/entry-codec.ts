@@ -175,8 +175,19 @@ function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: 
 
 /** A decoded entry. The payload is decoded on demand: settling or moving an entry never needs it. */
 export interface Entry extends Envelope {
-  /** The payload's bytes, a view into the entry. */
-  readonly payloadBytes: Buffer
+  /** The whole entry, and where in it the payload begins. */
+  readonly bytes: Buffer
+  readonly payloadAt: number
+}
+
+/** The payload's bytes, a view into the entry. */
+export function payloadOf({ bytes, payloadAt }: Entry): Buffer {
+  return bytes.subarray(payloadAt)
+}
+
+/** Without a view of its own, which costs as much as decoding a small payload. */
+export function unpackPayloadOf({ bytes, payloadAt }: Entry): unknown {
+  return packr.unpack(bytes, { start: payloadAt, end: bytes.length })
 }
 
 /** @throws MillraceError `entry.unreadable` for a format or codec that this version does not know */
@@ -206,11 +217,11 @@ export function decodeEntry(bytes: Buffer): Entry {
     at += TRACE_BYTES
   }
   if ((flags & FLAG_TICK) !== 0) {
-    tickMs = bytes.readUIntBE(at, 6)
+    tickMs = readWhole(bytes, at, 6)
     at += 6
   }
   if ((flags & FLAG_DEADLINE) !== 0) {
-    expiresAtMs = bytes.readUIntBE(at, 6)
+    expiresAtMs = readWhole(bytes, at, 6)
     at += 6
   }
   if ((flags & FLAG_TRAIL) !== 0) {
@@ -219,16 +230,35 @@ export function decodeEntry(bytes: Buffer): Entry {
     at = end
   }
   return {
-    type: bytes.toString('latin1', HEADER_BYTES, typeEnd),
-    version: bytes.readUInt16BE(3),
-    atMs: bytes.readUIntBE(5, 6),
+    type: readType(bytes, typeEnd),
+    version: readWhole(bytes, 3, 2),
+    atMs: readWhole(bytes, 5, 6),
     key,
     trace,
     tickMs,
     expiresAtMs,
     trail,
-    payloadBytes: bytes.subarray(at),
+    bytes,
+    payloadAt: at,
   }
+}
+
+let typeSeen = ''
+
+/** Entries in a row are mostly of one type: to compare its letters is cheaper than to make a text of them each time. */
+function readType(bytes: Buffer, end: number): string {
+  const length = end - HEADER_BYTES
+  let same = length === typeSeen.length
+  for (let i = 0; same && i < length; i++) same = bytes[HEADER_BYTES + i] === typeSeen.charCodeAt(i)
+  if (!same) typeSeen = bytes.toString('latin1', HEADER_BYTES, end)
+  return typeSeen
+}
+
+/** An unsigned whole number, most significant byte first; compiled code, unlike Buffer's own. */
+function readWhole(bytes: Buffer, from: number, length: number): number {
+  let value = 0
+  for (let at = from; at < from + length; at++) value = value * 256 + (bytes[at] ?? 0)
+  return value
 }
 
 /** Packs a W3C traceparent into 25 bytes, or undefined when it is not a valid one. */

@@ -14,7 +14,7 @@ import type { RecordedEvent } from '../contracts/event.ts'
 import { compareEntryIds, isNothing, replyArray, replyBuffer, replyText } from './bytes.ts'
 import type { CommandIds } from './command-id.ts'
 import type { RedisLink } from './connection.ts'
-import { decodeEntry, type Entry, unpackPayload } from './entry-codec.ts'
+import { decodeEntry, type Entry, unpackPayloadOf } from './entry-codec.ts'
 import type { PartitionKeys } from './keys.ts'
 
 /** One event as it lies in the log. Its payload is not decoded yet. */
@@ -248,7 +248,7 @@ export class FoldedEvent implements RecordedEvent {
     this.key = header.key
     this.atMs = header.atMs
     this.position = position
-    this.payload = unpackPayload(header.payloadBytes)
+    this.payload = unpackPayloadOf(header)
     this.#origin = origin
     this.#token = token
   }

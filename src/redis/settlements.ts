@@ -99,6 +99,7 @@ export function isPlain(success: Success): boolean {
 
 /** Arguments that a success takes in a request. */
 export function successArguments(success: Success): number {
+  if (isPlain(success)) return 1
   return 12 + success.events.length + 3 * success.followUps.length + (success.append?.events.length ?? 0)
 }
 

@@ -174,7 +174,7 @@ function decide(
   outcome: Outcome,
 ): Decided {
   const { clock } = environment
-  const settlement = decideSettlement(outcome, run.attempt, handler.options, clock.random())
+  const settlement = decideSettlement(outcome, run.attempt, handler.options, clock.random)
   const timely = settlement.kind === 'retry' ? beforeDeadline(run, settlement) : settlement
   let decided: Decided
   try {

@@ -27,7 +27,7 @@ export interface ConsumerOptions {
 export const CONSUMER_DEFAULTS: ConsumerOptions = {
   inFlightMax: 1000,
   inFlightBytesMax: 64 * 1024 ** 2,
-  readCountMax: 500,
+  readCountMax: 1000,
   batchesMax: 64,
   settleRequestsMax: 5,
   heartbeatEveryMs: 300,

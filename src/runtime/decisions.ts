@@ -9,6 +9,7 @@ import {
   encodeEntry,
   type FailedAttempt,
   packPayload,
+  payloadOf,
   TRAIL_FAILURES_MAX,
   type Trail,
 } from '../redis/entry-codec.ts'
@@ -77,11 +78,9 @@ export function expiredText({ entry: { expiresAtMs = 0 } }: CommandRun): string 
 
 /** A redriven command may be older than any result that is kept; its record tells that it is done, and was dead before. */
 function doneRecord(run: CommandRun, result: unknown): Buffer | '' {
+  if (result === undefined && run.trail.redrives === 0) return run.hasCountedToken ? DONE_RECORD : ''
   const history = { attempts: run.attempt, ...redrivesOf(run.trail) }
-  if (result === undefined) {
-    if (run.trail.redrives > 0) return Buffer.concat([DONE_RECORD, packPayload(history)])
-    return run.ref.token.startsWith('x') ? DONE_RECORD : ''
-  }
+  if (result === undefined) return Buffer.concat([DONE_RECORD, packPayload(history)])
   const packed = packResult(run.type, { result, ...history })
   const fits = packed.length <= RESULT_BYTES_MAX
   const body = fits ? packed : packPayload({ ...history, resultDroppedBytes: packed.length })
@@ -142,6 +141,6 @@ function move(
   if (kind === 'retry' && run.scope.epoch !== undefined) {
     return { run, failure: { ...common, move: 'hold', blob: packPayload(trail) } }
   }
-  const blob = encodeEntry({ ...run.entry, trail }, run.entry.payloadBytes)
+  const blob = encodeEntry({ ...run.entry, trail }, payloadOf(run.entry))
   return { run, failure: { ...common, move: kind, blob } }
 }

@@ -71,16 +71,27 @@ export class Dispatcher {
 
   /** Takes commands that this process holds; each reaches its partition's settler, or is still held after `drain`. */
   accept(desk: PartitionDesk, runs: readonly CommandRun[]): void {
+    if (this.#stop.signal.aborted) return
+    let before: CommandRun | undefined
+    let lane: Lane | undefined
     for (const run of runs) {
-      const gate = this.#gates.get(versionKey(run))
-      if (this.#stop.signal.aborted) return
-      if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
-      else if (gate === undefined) desk.defer(run)
-      else if (this.#overdue.isFull(gate.handler)) desk.defer(run, 'suspended')
-      else if (run.ref.level > 0) this.#suspects.add({ desk, handler: gate.handler, run })
-      else this.#laneOf(desk, gate, run).queue.push(run)
+      // Most commands that come together are alike: they go where the one before them went.
+      if (lane === undefined || before === undefined || !areAlike(before, run)) lane = this.#sort(desk, run)
+      before = run
+      lane?.queue.push(run)
     }
     this.#schedulePump()
+  }
+
+  /** The lane that a command waits in; undefined when it goes elsewhere, and is on its way there. */
+  #sort(desk: PartitionDesk, run: CommandRun): Lane | undefined {
+    const gate = this.#gates.get(versionKey(run))
+    if (run.ref.level >= CRASH_LEVEL_MAX) this.#bury(desk, run)
+    else if (gate === undefined) desk.defer(run)
+    else if (this.#overdue.isFull(gate.handler)) desk.defer(run, 'suspended')
+    else if (run.ref.level > 0) this.#suspects.add({ desk, handler: gate.handler, run })
+    else return this.#laneOf(desk, gate, run)
+    return undefined
   }
 
   /** Runs a command once more after a lost version race. */
@@ -217,7 +228,7 @@ export class Dispatcher {
     let count = 0
     let full = false
     for (const run of lane.queue) {
-      bytes += run.entry.payloadBytes.length
+      bytes += run.entry.bytes.length - run.entry.payloadAt
       full = count >= batchCountMax || (count > 0 && bytes > batchBytesMax)
       if (full) break
       count += 1
@@ -281,4 +292,16 @@ export class Dispatcher {
       for (const run of runs) if (!settled.has(run.ref)) desk.forget(run)
     }
   }
+}
+
+/** True for two fresh commands of one type and version that never crashed a worker. */
+function areAlike(a: CommandRun, b: CommandRun): boolean {
+  return (
+    a.type === b.type &&
+    a.version === b.version &&
+    a.entry.trail === undefined &&
+    b.entry.trail === undefined &&
+    a.ref.level === 0 &&
+    b.ref.level === 0
+  )
 }

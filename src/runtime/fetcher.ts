@@ -5,6 +5,10 @@
  *      ▲                                        ▲                          │
  *      └── any error, any silence ──────────────┴── every 10 s ────────────┘
  *
+ * As soon as a read is answered the next one is on its way, if there is room beside what was just read: so Redis reads while
+ * entries are decoded and handled here. While reads come back full, two are on their way: Redis answers one after the other
+ * without waiting for us in between.
+ *
  * The server may go on serving a connection that this side has lost, and hand it entries that nobody sees. So after every
  * reconnect the old connection is killed first, and the own pending list is read, on this connection and with no other read
  * under way, before anything new is asked for.
@@ -72,8 +76,15 @@ const READ_GRACE_MS = 2000
 const HELD_PAUSE_MS = 5
 const CONNECT_WAIT_MS = 2000
 const PENDING_PAGE = 500
+/** Reads on their way at once, while they come back full. */
+const READS_MAX = 2
 /** Bodies fetched at once: they may be large. */
 const PENDING_BODIES = 16
+
+interface Read {
+  readonly countMax: number
+  readonly answer: Promise<ReadEntry[]>
+}
 
 export class Fetcher extends Service {
   readonly #options: FetcherOptions
@@ -85,6 +96,9 @@ export class Fetcher extends Service {
   #readIssuedMs = Number.NEGATIVE_INFINITY
   #waitingSinceMs: number | undefined
   #turnMs = Number.NEGATIVE_INFINITY
+  /** Reads that are on their way, in the order in which they are answered. */
+  readonly #reads: Read[] = []
+  #hasRetries = false
 
   constructor(options: FetcherOptions) {
     const { keys } = options.membership
@@ -128,17 +142,19 @@ export class Fetcher extends Service {
   }
 
   protected override async onStop(): Promise<void> {
-    const { command } = this.#options
-    if (this.#connection !== undefined) await unblock(command, this.#connection.id).catch(() => undefined)
+    this.#unblock()
     await this.#loop
   }
 
   async #work(): Promise<void> {
     const { clock, telemetry } = this.#options
-    while (!this.stopSignal.aborted) {
+    // A read that is on its way may bring entries: they are this consumer's, and must be in hand to be handed back.
+    while (!this.stopSignal.aborted || this.#reads.length > 0) {
       try {
         await this.#round()
       } catch (error) {
+        // The connection is lost, or will be: what was still on its way on it is found in the own pending list.
+        this.#reads.length = 0
         this.#rereadDueMs = 0
         this.#waitingSinceMs = undefined
         if (this.stopSignal.aborted) return
@@ -150,24 +166,83 @@ export class Fetcher extends Service {
   }
 
   async #round(): Promise<void> {
-    const { clock, inFlight, readCountMax, reader, membership, blockMs, telemetry, isHeld } = this.#options
+    const { clock, inFlight, membership, telemetry, isHeld } = this.#options
     this.#turnMs = clock.monotonicMs()
-    await this.#connect()
-    if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
-    const countMax = Math.min(readCountMax, Math.floor(inFlight.room / this.#sources.length))
-    if (countMax < 1 || isHeld()) {
-      this.#waitingSinceMs ??= clock.monotonicMs()
-      await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
-      return
+    if (this.#reads.length === 0) {
+      await this.#connect()
+      if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
+      const countMax = this.#countMax(0)
+      if (countMax < 1 || isHeld()) {
+        this.#waitingSinceMs ??= clock.monotonicMs()
+        await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
+        return
+      }
+      if (this.stopSignal.aborted) return
+      this.#read(countMax)
     }
-    this.#waitingSinceMs = undefined
-    if (this.stopSignal.aborted) return
-    this.#readIssuedMs = clock.monotonicMs()
-    const entries = await this.#watched(() => readNew(reader, membership, countMax, blockMs))
+    const { entries, isFull } = await this.#answer()
+    if (this.stopSignal.aborted) this.#unblock()
     if (entries.length === 0) return
+    const readsMax = isFull ? READS_MAX : 1
+    while (this.#reads.length < readsMax && this.#mayReadOn(entries.length)) {
+      this.#read(this.#countMax(entries.length))
+    }
     const { stream, partition } = membership.keys
     telemetry.emit('entries.read', { stream, partition, count: entries.length })
     this.#accept(entries)
+  }
+
+  /**
+   * How many entries of each stream may be asked for, beside so many that are about to be taken in. Room is kept for the
+   * second stream only while it brings something: when retries come due after none had for a while, as many as were asked
+   * for may come on top, once.
+   */
+  #countMax(arriving: number): number {
+    const { inFlight, readCountMax } = this.#options
+    const parts = this.#hasRetries ? this.#sources.length : 1
+    const expected = this.#reads.reduce((sum, { countMax }) => sum + countMax * parts, arriving)
+    return Math.min(readCountMax, Math.floor((inFlight.room - expected) / parts))
+  }
+
+  /** Whether the next read may be sent before what this one brought is taken in: nothing else is due in between. */
+  #mayReadOn(arriving: number): boolean {
+    const { clock, reader, isHeld } = this.#options
+    const isSameConnection = reader.ready && reader.generation === this.#generation
+    const isDue = clock.monotonicMs() >= this.#rereadDueMs
+    return (
+      isSameConnection && !isDue && !this.stopSignal.aborted && !isHeld() && this.#countMax(arriving) >= 1
+    )
+  }
+
+  #read(countMax: number): void {
+    const { clock, reader, membership, blockMs } = this.#options
+    this.#waitingSinceMs = undefined
+    this.#readIssuedMs = clock.monotonicMs()
+    const answer = readNew(reader, membership, countMax, blockMs)
+    // Whoever awaits it is told of its failure; until then it is nobody's.
+    answer.catch(() => undefined)
+    this.#reads.push({ countMax, answer })
+  }
+
+  /** What the oldest read brought. One that neither answers nor fails in time gets a new connection. */
+  async #answer(): Promise<{ readonly entries: readonly ReadEntry[]; readonly isFull: boolean }> {
+    const { clock } = this.#options
+    const [read] = this.#reads
+    if (read === undefined) return { entries: [], isFull: false }
+    const entries = await this.#watched(() => read.answer)
+    this.#reads.shift()
+    // Those of `ready` come first.
+    if (entries.length > 0) this.#hasRetries = entries[0]?.source === 'ready'
+    // The next one has its time from now on: Redis serves one read of a connection after the other.
+    if (this.#reads.length > 0) this.#readIssuedMs = clock.monotonicMs()
+    return { entries, isFull: entries.length >= read.countMax }
+  }
+
+  /** Ends the read that Redis is holding, if there is one. */
+  #unblock(): void {
+    const { command } = this.#options
+    if (this.#connection === undefined || this.#reads.length === 0) return
+    unblock(command, this.#connection.id).catch(() => undefined)
   }
 
   /** A read that neither answers nor fails in time gets a new connection. */

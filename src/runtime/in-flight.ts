@@ -6,11 +6,6 @@
  */
 import type { Clock } from './clock.ts'
 
-interface Held {
-  readonly bytes: number
-  readonly sinceMs: number
-}
-
 /** What an entry is taken to weigh before any was seen, and how many entries it takes to learn better. */
 const TYPICAL_BYTES = 65_536
 const TYPICAL_OVER = 16
@@ -21,7 +16,8 @@ export class InFlight {
   readonly #countMax: number
   readonly #bytesMax: number
   readonly #clock: Clock
-  readonly #held = new Map<string, Held>()
+  /** Bytes by key. */
+  readonly #held = new Map<string, number>()
   #leftDuringReread: Set<string> | undefined
   #bytes = 0
   #typicalBytes = TYPICAL_BYTES
@@ -48,12 +44,6 @@ export class InFlight {
     return Math.min(this.#countMax, left)
   }
 
-  /** Monotonic ms since which the oldest entry is held; undefined when none is. */
-  get oldestSinceMs(): number | undefined {
-    for (const held of this.#held.values()) return held.sinceMs
-    return undefined
-  }
-
   /** Also true for what left while the pending list is being read. */
   has(key: string): boolean {
     return this.#held.has(key) || this.#leftDuringReread?.has(key) === true
@@ -65,18 +55,20 @@ export class InFlight {
 
   /** False when it is here already, or left while the pending list was being read. */
   enter(key: string, bytes: number): boolean {
-    if (this.has(key)) return false
-    this.#held.set(key, { bytes, sinceMs: this.#clock.monotonicMs() })
+    if (this.#leftDuringReread?.has(key) === true) return false
+    const { size } = this.#held
+    this.#held.set(key, bytes)
+    if (this.#held.size === size) return false
     this.#bytes += bytes
     this.#typicalBytes += (bytes - this.#typicalBytes) / TYPICAL_OVER
     return true
   }
 
   leave(key: string): void {
-    const held = this.#held.get(key)
-    if (held === undefined) return
+    const bytes = this.#held.get(key)
+    if (bytes === undefined) return
     this.#held.delete(key)
-    this.#bytes -= held.bytes
+    this.#bytes -= bytes
     this.#leftDuringReread?.add(key)
     this.notify()
   }

@@ -79,8 +79,7 @@ export class Settler {
       this.#refuse(decided.length)
       return
     }
-    if (this.#queue.length === 0) this.#queue = [...decided]
-    else this.#queue.push(...decided)
+    this.#queue = this.#queue.concat(decided)
     if (this.#scheduled) return
     this.#scheduled = true
     queueMicrotask(() => {

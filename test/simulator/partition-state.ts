@@ -1,6 +1,6 @@
 /** What lies in the keys of one partition, read from the outside: groups, events, dead letters, arrivals. */
 import type { Ordering } from '../../src/contracts/stream.ts'
-import { decodeEntry, unpackPayload } from '../../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayload, unpackPayloadOf } from '../../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
 import type { Keyspace } from './keyspace.ts'
 import { PARTITIONS, STREAM, type Tally } from './scenario.ts'
@@ -47,7 +47,7 @@ export function readEvents(redis: Keyspace, keys: PartitionKeys): StoredEvent[] 
   for (const { fields } of redis.find(keys.events, 'stream')?.entries ?? []) {
     for (let i = 1; i < fields.length; i += 2) {
       const entry = decodeEntry(bytes(fields[i] ?? ''))
-      const payload = unpackPayload(entry.payloadBytes) as { n?: number; key?: string; tickMs?: number }
+      const payload = unpackPayloadOf(entry) as { n?: number; key?: string; tickMs?: number }
       const { n = -1, key = '', tickMs = 0 } = payload
       found.push({ type: entry.type, n, key, tickMs, token: fields[i - 1] ?? '' })
     }
@@ -58,7 +58,7 @@ export function readEvents(redis: Keyspace, keys: PartitionKeys): StoredEvent[] 
 export function readDead(redis: Keyspace, keys: PartitionKeys): DeadOrder[] {
   return (redis.find(keys.dead, 'stream')?.entries ?? []).map(({ fields }) => {
     const entry = decodeEntry(bytes(fields[1] ?? ''))
-    const { n } = unpackPayload(entry.payloadBytes) as { n?: number }
+    const { n } = unpackPayloadOf(entry) as { n?: number }
     return { n: n ?? -1, error: entry.trail?.failures.at(-1)?.error ?? '' }
   })
 }

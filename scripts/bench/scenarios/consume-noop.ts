@@ -24,7 +24,7 @@ export const consumeNoop: Scenario = {
         name: 'millrace',
         play: async () => {
           await backlog.restore()
-          const worker = await stage.role('work', { redis, app: 'noop' })
+          const worker = await stage.role('work', { redis, app: 'noop', flags: ['--in-flight-max', '4000'] })
           const measure = await watch(stage, redis, commands, { worker: worker.pid })
           await stage.end(worker)
           return measure
