@@ -9,10 +9,11 @@ import { watchUntilDone } from './group-watch.ts'
 import type { NamedProcesses } from './processor-time.ts'
 import type { Measure } from './scenario.ts'
 import type { Stage } from './stage.ts'
+import { watchSteadily } from './steady-backlog.ts'
 
 /** What the modules of `app/` that consume call their stream and their command. */
 const STREAM = 'lines'
-const TYPE = 'line.add'
+export const TYPE = 'line.add'
 
 export interface ConsumingOptions {
   /** Folder in `app/`; it declares the stream and the command above. */
@@ -105,6 +106,27 @@ export class Consuming {
     }
   }
 
+  /** One worker process, for a while, before a backlog that stays as long as it is. It reads one partition. */
+  steadyWorker(name: string): Contestant {
+    const { redis } = this
+    const stage = this.#stage
+    return {
+      name,
+      play: async () => {
+        await this.#backlog.restore()
+        const worker = await stage.role('work', { redis, app: this.#options.app })
+        const client = stage.client(redis)
+        const measure = await watchSteadily({
+          ...{ client, stream: commandsKey(0), seconds: stage.seconds, worker: worker.pid },
+          ...{ processes: { redis: redis.pid, worker: worker.pid }, signal: stage.signal },
+        })
+        client.disconnect()
+        await stage.end(worker)
+        return measure
+      },
+    }
+  }
+
   async #watch(workers: NamedProcesses, untilShare = 1): Promise<Measure> {
     const client = this.#stage.client(this.redis)
     try {
@@ -120,7 +142,7 @@ export class Consuming {
 }
 
 /** Where the commands of a partition lie. */
-function commandsKey(partition: number): string {
+export function commandsKey(partition: number): string {
   return `mr:{${STREAM}.${partition}}:c`
 }
 
