@@ -34,22 +34,10 @@ export class Backlog {
   }
 
   static async fill(stage: Stage, options: BacklogOptions): Promise<Backlog> {
-    const { redis, app, type, stream, partitions, commands, keys } = options
+    const { redis, stream, partitions, commands } = options
     const client = stage.client(redis)
     await client.flushall()
-    const api = await stage.role('api', { redis, app })
-    const url = `${api.told('public')}/v1/commands`
-    let next = 0
-    const lane = async (): Promise<void> => {
-      while (next < commands) {
-        stage.signal.throwIfAborted()
-        const [from, count] = [next, Math.min(BODY_COMMANDS, commands - next)]
-        next += count
-        await post(url, bulkBody(type, from, count, keys), stage.signal)
-      }
-    }
-    await Promise.all(Array.from({ length: REQUESTS }, lane))
-    await stage.end(api)
+    await postCommands(stage, options)
     const names = Array.from({ length: partitions }, (_, partition) => `mr:{${stream}.${partition}}:c`)
     for (const name of names) await client.copy(name, name, 'DB', ASIDE)
     return new Backlog(client, names, commands)
@@ -62,6 +50,26 @@ export class Backlog {
     for (const name of this.#keys) await this.#client.copy(name, name, 'DB', 0)
     await this.#client.select(0)
   }
+}
+
+/** Posts as many commands as an API of its own takes them, and ends that. */
+export async function postCommands(
+  stage: Stage,
+  { redis, app, type, commands, keys }: Omit<BacklogOptions, 'stream' | 'partitions'>,
+): Promise<void> {
+  const api = await stage.role('api', { redis, app })
+  const url = `${api.told('public')}/v1/commands`
+  let next = 0
+  const lane = async (): Promise<void> => {
+    while (next < commands) {
+      stage.signal.throwIfAborted()
+      const [from, count] = [next, Math.min(BODY_COMMANDS, commands - next)]
+      next += count
+      await post(url, bulkBody(type, from, count, keys), stage.signal)
+    }
+  }
+  await Promise.all(Array.from({ length: REQUESTS }, lane))
+  await stage.end(api)
 }
 
 async function post(url: string, body: string, signal: AbortSignal): Promise<void> {

@@ -32,9 +32,18 @@ export interface DuelOptions {
 }
 
 export async function duel(stage: Stage, options: DuelOptions): Promise<Row> {
-  const { millrace, baseline, beside = [], rounds, name } = options
+  const { millrace, baseline, beside = [] } = options
   const contestants = [baseline, millrace, ...beside]
-  const played: Map<string, Measure>[] = []
+  return compare(options, await playRounds(stage, { ...options, contestants }))
+}
+
+/** What everybody measured, round by round; for a scenario that draws several rows from the same rounds. */
+export async function playRounds(
+  stage: Stage,
+  options: Pick<DuelOptions, 'name' | 'rounds'> & { readonly contestants: readonly Contestant[] },
+): Promise<ReadonlyMap<string, Measure>[]> {
+  const { name, contestants, rounds } = options
+  const played: ReadonlyMap<string, Measure>[] = []
   const count = stage.quick ? rounds.quick : rounds.full
   for (let round = 0; round < count; round++) {
     const results = new Map<string, Measure>()
@@ -44,7 +53,7 @@ export async function duel(stage: Stage, options: DuelOptions): Promise<Row> {
     }
     played.push(results)
   }
-  return compare(options, played)
+  return played
 }
 
 /** Who comes first turns, so that what a round leaves behind falls on everybody. */

@@ -48,7 +48,8 @@ export async function watchUntilDone(options: GroupWatchOptions): Promise<Measur
   }
 }
 
-async function acknowledged(client: Redis, streams: readonly string[]): Promise<number> {
+/** Entries that all groups of these streams have behind them. */
+export async function acknowledged(client: Redis, streams: readonly string[]): Promise<number> {
   const pipeline = client.pipeline()
   for (const stream of streams) pipeline.call('XINFO', 'GROUPS', stream)
   let sum = 0

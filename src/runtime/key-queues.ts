@@ -9,9 +9,11 @@ export interface Queued {
   readonly entryId: string
 }
 
+const NOBODY: never[] = []
+
 export class KeyQueues<Item extends Queued> {
-  /** By key: what waits behind the first, oldest last; undefined when nothing does. */
-  readonly #waiting = new Map<string, Item[] | undefined>()
+  /** By key: what waits behind the first, oldest last; NOBODY, shared by all, when nothing does. */
+  readonly #waiting = new Map<string, Item[]>()
   #parked = 0
 
   /** Commands that wait behind another one of their key. */
@@ -22,12 +24,12 @@ export class KeyQueues<Item extends Queued> {
   /** True when the item is the first of its key and may run; else it waits for its turn. */
   add(item: Item): boolean {
     const queue = this.#waiting.get(item.key)
-    if (queue === undefined && !this.#waiting.has(item.key)) {
-      this.#waiting.set(item.key, undefined)
+    if (queue === undefined) {
+      this.#waiting.set(item.key, NOBODY)
       return true
     }
     this.#parked += 1
-    if (queue === undefined) this.#waiting.set(item.key, [item])
+    if (queue === NOBODY) this.#waiting.set(item.key, [item])
     else insert(queue, item)
     return false
   }

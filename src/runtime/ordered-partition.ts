@@ -39,8 +39,9 @@ import type { ConsumerOptions } from './consumer-options.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher, type Holdings } from './fetcher.ts'
 import { InFlight } from './in-flight.ts'
-import { KeyQueues, type Queued } from './key-queues.ts'
+import { KeyQueues } from './key-queues.ts'
 import { LeaseProof } from './lease-proof.ts'
+import { OrderedCommand } from './ordered-command.ts'
 import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
 import { Promoter } from './promoter.ts'
@@ -76,16 +77,6 @@ export interface OrderedPartitionOptions {
   readonly onLost: () => void
 }
 
-/** A command in hand. */
-interface Item extends Queued {
-  readonly token: string
-  entry: Entry
-  level: number
-  turn: number
-  /** Monotonic ms. */
-  dueAtMs: number
-}
-
 /** Longer waits are looked at again, so that no timer overflows. */
 const WAIT_MAX_MS = 3_600_000
 const FORGOTTEN_PAUSE_MS = 1000
@@ -95,9 +86,9 @@ export class OrderedPartition implements Holdings {
   readonly #options: OrderedPartitionOptions
   readonly #membership: Membership
   readonly #inFlight: InFlight
-  readonly #queues = new KeyQueues<Item>()
-  /** In the dispatcher's or the settler's hands, by entry id. */
-  readonly #active = new Map<string, Item>()
+  readonly #queues = new KeyQueues<OrderedCommand>()
+  /** Commands in the dispatcher's or the settler's hands. */
+  #active = 0
   readonly #timers = new Set<Timer>()
   readonly #settler: Settler
   readonly #proof: LeaseProof
@@ -108,9 +99,9 @@ export class OrderedPartition implements Holdings {
   readonly #watch: ReaderWatch
   #held: Map<string, HeldCommand> = new Map()
   /** First of each key, until the suspects among them are known. */
-  #loading: Item[] | undefined = []
+  #loading: OrderedCommand[] | undefined = []
   /** Crash levels as they are charged; kept, because the marks are gone when the answer of the charge is lost. */
-  #charges: ReadonlyMap<Item, number> | undefined
+  #charges: ReadonlyMap<OrderedCommand, number> | undefined
   #starting: CommandRun[] = []
   #isFull = false
   #isClosed = false
@@ -148,7 +139,7 @@ export class OrderedPartition implements Holdings {
       onEntries: (entries) => this.#onEntries(entries),
       isHeld: () => dispatcher.holding || this.#isShut,
       // At its bound of waiting commands, all of them behind others that wait for their time, it does what it should.
-      isPaused: () => this.#isShut || (this.#active.size === 0 && this.#inFlight.room < 1),
+      isPaused: () => this.#isShut || (this.#active === 0 && this.#inFlight.room < 1),
       runEndedMs: () => dispatcher.runEndedMs,
       runLimitMs: options.runLimitMs,
       onGroupGone: async () => this.#lose(),
@@ -176,7 +167,7 @@ export class OrderedPartition implements Holdings {
   // ── what the fetcher asks ──
 
   get room(): number {
-    return Math.max(0, Math.min(this.#inFlight.room, this.#options.inFlightMax() - this.#active.size))
+    return Math.max(0, Math.min(this.#inFlight.room, this.#options.inFlightMax() - this.#active))
   }
 
   has(entryId: string): boolean {
@@ -206,7 +197,7 @@ export class OrderedPartition implements Holdings {
   /** Redis is too full: at most one batch in hand, or none at all. */
   get #isShut(): boolean {
     const { pressure } = this.#options.server
-    return pressure === 'stop' || (pressure === 'drain' && this.#active.size > 0)
+    return pressure === 'stop' || (pressure === 'drain' && this.#active > 0)
   }
 
   async start(): Promise<void> {
@@ -281,27 +272,21 @@ export class OrderedPartition implements Holdings {
       if (read.blob === undefined || !this.#inFlight.enter(read.entryId, read.blob.length)) continue
       const entry = this.#decode(read.blob)
       if (entry === undefined) continue
-      const item = this.#toItem(read, entry)
-      if (!this.#queues.add(item)) continue
-      if (this.#loading === undefined) this.#begin(item)
-      else this.#loading.push(item)
+      const command = this.#toCommand(read, entry)
+      if (!this.#queues.add(command)) continue
+      if (this.#loading === undefined) this.#begin(command)
+      else this.#loading.push(command)
     }
     this.#watchRoom()
   }
 
-  #toItem(read: ReadEntry, entry: Entry): Item {
-    const { entryId, token, level } = read
-    const held = this.#held.get(entryId)
-    this.#held.delete(entryId)
-    const trail = held?.trail ?? entry.trail
+  #toCommand(read: ReadEntry, entry: Entry): OrderedCommand {
+    const held = this.#held.get(read.entryId)
+    if (held === undefined) return new OrderedCommand(read, entry, 0, 0)
+    this.#held.delete(read.entryId)
     const { clock, taken } = this.#options
-    return {
-      ...{ key: entry.key, entryId, token },
-      entry: held === undefined ? entry : { ...entry, trail },
-      level: Math.max(level, trail?.level ?? 0),
-      turn: held?.turn ?? 0,
-      dueAtMs: held === undefined ? 0 : clock.monotonicMs() + held.dueMs - taken.serverMs,
-    }
+    const dueAtMs = clock.monotonicMs() + held.dueMs - taken.serverMs
+    return new OrderedCommand(read, { ...entry, trail: held.trail ?? entry.trail }, held.turn, dueAtMs)
   }
 
   /** One of a format from the future stays pending, in hand, until another worker has the partition. */
@@ -324,7 +309,7 @@ export class OrderedPartition implements Holdings {
     const { command, keys, taken, telemetry } = this.#options
     const first = this.#loading
     if (first === undefined || this.#isClosed) return
-    const levels = taken.charge === '' ? new Map<Item, number>() : await this.#chargesOf(first)
+    const levels = taken.charge === '' ? new Map<OrderedCommand, number>() : await this.#chargesOf(first)
     if (taken.charge !== '') {
       const byToken = new Map([...levels].map(([item, level]) => [item.token, level]))
       if (!(await chargeSuspects(command, this.#membership, taken.charge, byToken))) return this.#lose()
@@ -343,7 +328,7 @@ export class OrderedPartition implements Holdings {
     }
   }
 
-  async #chargesOf(first: readonly Item[]): Promise<ReadonlyMap<Item, number>> {
+  async #chargesOf(first: readonly OrderedCommand[]): Promise<ReadonlyMap<OrderedCommand, number>> {
     if (this.#charges !== undefined) return this.#charges
     const { command, keys, taken, clock } = this.#options
     const marked = await readMarks(command, keys, taken.charge)
@@ -355,11 +340,12 @@ export class OrderedPartition implements Holdings {
     return this.#charges
   }
 
-  #begin(item: Item): void {
+  #begin(command: OrderedCommand): void {
     if (this.#isClosed) return
-    const waitMs = item.dueAtMs - this.#options.clock.monotonicMs()
-    if (waitMs <= 0) this.#dispatch(item)
-    else this.#after(Math.min(WAIT_MAX_MS, waitMs), () => this.#begin(item))
+    const { dueAtMs } = command
+    const waitMs = dueAtMs === 0 ? 0 : dueAtMs - this.#options.clock.monotonicMs()
+    if (waitMs <= 0) this.#dispatch(command)
+    else this.#after(Math.min(WAIT_MAX_MS, waitMs), () => this.#begin(command))
   }
 
   #after(ms: number, call: () => void): void {
@@ -371,15 +357,10 @@ export class OrderedPartition implements Holdings {
   }
 
   /** What becomes ready in one turn is dispatched together. */
-  #dispatch(item: Item): void {
-    const { scope } = this.#options
-    const { entryId, token, level, turn, entry } = item
-    this.#active.set(entryId, item)
-    if (
-      this.#starting.push(new CommandRun(scope, { source: 'commands', entryId, token, level, turn }, entry)) >
-      1
-    )
-      return
+  #dispatch(command: OrderedCommand): void {
+    this.#active += 1
+    command.isActive = true
+    if (this.#starting.push(new CommandRun(this.#options.scope, command, command.entry)) > 1) return
     queueMicrotask(() => {
       const runs = this.#starting
       this.#starting = []
@@ -389,23 +370,28 @@ export class OrderedPartition implements Holdings {
 
   // ── answers ──
 
+  /** The command of a run that comes back; undefined when it is not out, or not of here. */
+  #takeBack({ ref }: CommandRun): OrderedCommand | undefined {
+    if (!(ref instanceof OrderedCommand) || !ref.isActive) return undefined
+    ref.isActive = false
+    this.#active -= 1
+    return ref
+  }
+
   #onSettled(run: CommandRun, fate: Fate, failure: Failure | undefined): void {
-    const { entryId } = run.ref
-    const item = this.#active.get(entryId)
-    if (item === undefined) return
-    this.#active.delete(entryId)
+    const command = this.#takeBack(run)
+    if (command === undefined) return
     if (fate === 'held' && failure !== undefined) {
-      item.turn += 1
-      item.entry = { ...item.entry, trail: unpackPayload(failure.blob) as Trail }
-      item.dueAtMs = this.#options.clock.monotonicMs() + failure.delayMs
-      this.#begin(item)
+      const trail = unpackPayload(failure.blob) as Trail
+      command.hold(trail, this.#options.clock.monotonicMs() + failure.delayMs)
+      this.#begin(command)
       this.#inFlight.notify()
       return
     }
-    this.#inFlight.leave(entryId)
-    const next = this.#queues.next(item.key)
+    this.#inFlight.leave(command.entryId)
+    const next = this.#queues.next(command.key)
     if (next !== undefined) this.#begin(next)
-    this.#watchRoom()
+    if (this.#isFull) this.#watchRoom()
   }
 
   #onConflict(run: CommandRun): void {
@@ -417,11 +403,9 @@ export class OrderedPartition implements Holdings {
   }
 
   /** Not the command's doing: it stays the first of its key and runs again in a moment. */
-  #onForget({ ref }: CommandRun): void {
-    const item = this.#active.get(ref.entryId)
-    if (item === undefined || this.#isClosed) return
-    this.#active.delete(ref.entryId)
-    this.#after(FORGOTTEN_PAUSE_MS, () => this.#dispatch(item))
+  #onForget(run: CommandRun): void {
+    const command = this.#isClosed ? undefined : this.#takeBack(run)
+    if (command !== undefined) this.#after(FORGOTTEN_PAUSE_MS, () => this.#dispatch(command))
   }
 
   #watchRoom(): void {
