@@ -56,7 +56,7 @@ export class HttpFrames {
       digit(bytes, from + STATUS_AT + 1) * 10 +
       digit(bytes, from + STATUS_AT + 2)
     if (NO_BODY.has(this.#status)) return
-    const head = bytes.latin1Slice(from, end)
+    const head = bytes.toString('latin1', from, end)
     const length = LENGTH.exec(head)?.[1]
     if (length === undefined) throw new Error(`An answer does not tell its length: ${head.slice(0, 300)}`)
     this.#bodyBytesLeft = Number(length)
