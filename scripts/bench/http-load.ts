@@ -30,7 +30,7 @@ export interface HttpLoadResult {
 }
 
 /** Compilers need some time; and the first round of each process is no worse than the others. */
-const WARM_MS = { full: 1000, quick: 300 }
+const WARM_MS = { full: 1000, quick: 500 }
 
 export interface LoadOptions {
   readonly url: string
