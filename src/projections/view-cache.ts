@@ -23,7 +23,8 @@ export interface LoadedView {
 }
 
 interface CachedView {
-  readonly view: LoadedView
+  /** Another object only when something in it is different. */
+  view: LoadedView
   readonly epochs: number
 }
 
@@ -127,8 +128,11 @@ export class ViewCache {
       this.#views.delete(id)
       return undefined
     }
-    const checkpoints = cached.view.checkpoints.map((loaded, i) => newer(loaded, watches[i]?.seen))
-    return { ...cached.view, checkpoints }
+    if (cached.view.checkpoints.some((loaded, i) => newer(loaded, watches[i]?.seen) !== loaded)) {
+      const checkpoints = cached.view.checkpoints.map((loaded, i) => newer(loaded, watches[i]?.seen))
+      cached.view = { ...cached.view, checkpoints }
+    }
+    return cached.view
   }
 
   /** Announces a load; end it with `finish` or `abandon`. */
