@@ -56,7 +56,7 @@ export class DirectRoutes {
       const path = url.slice(url.indexOf('/', HOST_AT))
       for (const route of this.#routes) {
         if (route.method !== method || !path.startsWith(route.prefix)) continue
-        const params = paramsOf(path.slice(route.prefix.length), route.names)
+        const params = paramsOf(path, route)
         if (params !== undefined) return route.answer({ request, server, path, params })
       }
     }
@@ -64,10 +64,16 @@ export class DirectRoutes {
   }
 }
 
-const NONE: readonly string[] = []
-
-function paramsOf(rest: string, names: number): readonly string[] | undefined {
-  if (names === 0) return rest === '' ? NONE : undefined
-  const parts = rest.split('/')
-  return parts.length === names && !parts.includes('') ? parts : undefined
+/** Undefined when the path has another number of segments, or an empty one. */
+function paramsOf(path: string, { prefix, names }: DirectRoute): readonly string[] | undefined {
+  const params: string[] = []
+  let at = prefix.length
+  while (at < path.length && params.length < names) {
+    const slash = path.indexOf('/', at)
+    const end = slash < 0 ? path.length : slash
+    if (end === at) return undefined
+    params.push(path.slice(at, end))
+    at = params.length < names ? end + 1 : end
+  }
+  return params.length === names && at === path.length ? params : undefined
 }
