@@ -1,17 +1,13 @@
 /** Every scenario, in the order in which they are played. */
 import type { Scenario } from './scenario.ts'
-import { backlog } from './scenarios/backlog.ts'
-import { consumeEmit } from './scenarios/consume-emit.ts'
+import { ingestSingle } from './scenarios/ingest-single.ts'
+import { ingestBulk } from './scenarios/ingest-bulk.ts'
 import { consumeNoop } from './scenarios/consume-noop.ts'
+import { consumeEmit } from './scenarios/consume-emit.ts'
 import { consumeOrdered } from './scenarios/consume-ordered.ts'
-import { memory } from './scenarios/memory.ts'
+import { viewRead } from './scenarios/view-read.ts'
 import { scaleOut } from './scenarios/scale-out.ts'
+import { backlog } from './scenarios/backlog.ts'
+import { memory } from './scenarios/memory.ts'
 
-export const SCENARIOS: readonly Scenario[] = [
-  consumeNoop,
-  consumeEmit,
-  consumeOrdered,
-  scaleOut,
-  backlog,
-  memory,
-]
+export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory]

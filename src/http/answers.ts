@@ -7,6 +7,7 @@ import { describeError, type MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
 import { isAbort } from './body-reader.ts'
+import type { Exchange, ExchangeAnswer } from './direct-routes.ts'
 import type { HttpEnv } from './http-env.ts'
 import {
   describeProblem,
@@ -55,8 +56,34 @@ export class Answers {
       try {
         response = await answer(c)
       } catch (error) {
-        response = this.#fromError(c, route, error)
+        response = this.#fromError(toldOf(c), route, error)
       }
+      count(tally, response)
+      return response
+    }
+  }
+
+  /** The same for a route that is found directly; a promise only where the answer is one. */
+  direct(route: string, answer: ExchangeAnswer): ExchangeAnswer {
+    const tally = this.#tally(route)
+    const later = async (exchange: Exchange, answering: Promise<Response>): Promise<Response> => {
+      let response: Response
+      try {
+        response = await answering
+      } catch (error) {
+        response = this.#fromError(exchange, route, error)
+      }
+      count(tally, response)
+      return response
+    }
+    return (exchange) => {
+      let response: Response | Promise<Response>
+      try {
+        response = answer(exchange)
+      } catch (error) {
+        response = this.#fromError(exchange, route, error)
+      }
+      if (response instanceof Promise) return later(exchange, response)
       count(tally, response)
       return response
     }
@@ -64,7 +91,7 @@ export class Answers {
 
   /** The answer to what no route was reached for. */
   refuse(c: RouteContext, route: string, error: unknown): Response {
-    const response = this.#fromError(c, route, error)
+    const response = this.#fromError(toldOf(c), route, error)
     count(this.#tally(route), response)
     return response
   }
@@ -77,29 +104,36 @@ export class Answers {
     return tally
   }
 
-  #fromError(c: RouteContext, route: string, error: unknown): Response {
+  #fromError(told: Told, route: string, error: unknown): Response {
     if (error instanceof HttpMistake) {
       const problem = describeProblem(error.problem, error.message)
-      return problemResponse(c, { ...problem, ...error.members }, error.headers)
+      return problemResponse(told, { ...problem, ...error.members }, error.headers)
     }
     if (isAbort(error)) {
       this.#telemetry.emit('request.aborted', { route })
       return problemResponse(
-        c,
+        told,
         describeProblem('malformed-request', 'The body ended before it was complete.'),
       )
     }
-    const requestId = requestIdOf(c)
+    const requestId = requestIdOf(told)
     if (problemOf(error) === 'internal-error') {
       this.#telemetry.emit('request.failed', { route, requestId, error: describeError(error) })
     }
-    return problemResponse(c, toldProblem(c, error), retryHeaders(error), requestId)
+    return problemResponse(told, toldProblem(told, error), retryHeaders(error), requestId)
   }
 }
 
+/** What a problem tells of its request. */
+type Told = Pick<Exchange, 'request' | 'path'>
+
+function toldOf(c: RouteContext): Told {
+  return { request: c.req.raw, path: c.req.path }
+}
+
 /** Who only reads has nothing that may or may not be stored. */
-function toldProblem(c: RouteContext, error: unknown): Problem {
-  const reads = c.req.method === 'GET' || c.req.method === 'HEAD'
+function toldProblem({ request }: Told, error: unknown): Problem {
+  const reads = request.method === 'GET' || request.method === 'HEAD'
   if (!reads || problemOf(error) !== 'outcome-unknown') return problemFromError(error)
   return describeProblem('temporary-reduced-capacity', (error as MillraceError).message)
 }
@@ -112,22 +146,22 @@ function retryHeaders(error: unknown): Readonly<Record<string, string>> {
   return { 'retry-after': String(Math.max(1, Math.ceil(wanted))) }
 }
 
-function requestIdOf(c: RouteContext): string {
-  const given = c.req.raw.headers.get('x-request-id')
+function requestIdOf({ request }: Told): string {
+  const given = request.headers.get('x-request-id')
   return given !== null && REQUEST_ID.test(given) ? given : randomId()
 }
 
 function problemResponse(
-  c: RouteContext,
+  told: Told,
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},
-  requestId: string = requestIdOf(c),
+  requestId: string = requestIdOf(told),
 ): Response {
   const retry =
     problem.status === 503 && headers['retry-after'] === undefined
       ? { 'retry-after': String(RETRY_AFTER_S) }
       : {}
-  const body: Problem = { ...problem, instance: c.req.path, requestId }
+  const body: Problem = { ...problem, instance: told.path, requestId }
   return new Response(JSON.stringify(body), {
     status: problem.status,
     headers: {

@@ -5,16 +5,20 @@
  * A declared length is refused before a byte is read; a body without one is counted while it comes in. A client that goes
  * away in the middle is counted and nothing more.
  */
-import type { Context } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { MillraceError } from '../contracts/errors.ts'
-import type { HttpEnv } from './http-env.ts'
 
 export interface BodyBounds {
   /** Requests with a body that are handled at once. Default 10 000. */
   readonly requestsMax: number
   /** Bytes of their bodies together. Default 256 MiB. */
   readonly bytesMax: number
+}
+
+/** What one request takes up. */
+export interface Place {
+  /** Of its body; the most that it may have, when it does not say. */
+  readonly bytes: number
+  readonly isDeclared: boolean
 }
 
 export const BODY_BOUNDS_DEFAULTS: BodyBounds = { requestsMax: 10_000, bytesMax: 256 * 1024 ** 2 }
@@ -34,13 +38,12 @@ export class BodyReader {
   }
 
   /**
-   * Takes a place for a request; give it back with `leave` and what this answered. A promise only for a body that comes
-   * without its length. Afterwards the body may be read whole.
+   * Takes a place for a request; give it back with `leave`, whatever comes of it.
    *
    * @throws MillraceError `command.too-large`, `admission.overloaded`
    */
-  enter(c: Context<HttpEnv>, bodyBytesMax: number): number | Promise<number> {
-    const declared = declaredLength(c.req.raw.headers)
+  enter({ headers }: Request, bodyBytesMax: number): Place {
+    const declared = declaredLength(headers)
     if (declared !== undefined && declared > bodyBytesMax) throw tooLarge(bodyBytesMax)
     const bytes = declared ?? bodyBytesMax
     if (this.#requests >= this.#bounds.requestsMax || this.#bytes + bytes > this.#bounds.bytesMax) {
@@ -50,30 +53,29 @@ export class BodyReader {
     }
     this.#requests += 1
     this.#bytes += bytes
-    return declared === undefined ? this.#count(c, bodyBytesMax) : bytes
+    return { bytes, isDeclared: declared !== undefined }
   }
 
-  leave(bytes: number): void {
+  /** The whole body of a request that has a place. Rejects with MillraceError `command.too-large`. */
+  read(request: Request, { bytes, isDeclared }: Place): Promise<ArrayBuffer> {
+    return isDeclared ? request.arrayBuffer() : countedBody(request, bytes)
+  }
+
+  leave({ bytes }: Place): void {
     this.#requests -= 1
     this.#bytes -= bytes
   }
+}
 
-  /** Reads a body of unknown length into the request, up to the bound. */
-  async #count(c: Context<HttpEnv>, bodyBytesMax: number): Promise<number> {
-    const limit = bodyLimit({
-      maxSize: bodyBytesMax,
-      onError: () => {
-        throw tooLarge(bodyBytesMax)
-      },
-    })
-    try {
-      await limit(c, async () => undefined)
-      return bodyBytesMax
-    } catch (error) {
-      this.leave(bodyBytesMax)
-      throw error
-    }
+async function countedBody({ body }: Request, bodyBytesMax: number): Promise<ArrayBuffer> {
+  const parts: Uint8Array[] = []
+  let bytes = 0
+  for await (const part of body ?? []) {
+    bytes += part.length
+    if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax)
+    parts.push(part)
   }
+  return Bun.concatArrayBuffers(parts)
 }
 
 /** What Bun throws when a client goes away before its body is through. */

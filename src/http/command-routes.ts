@@ -15,6 +15,7 @@ import { type Answers, jsonResponse, jsonText, type RouteContext } from './answe
 import type { BodyReader } from './body-reader.ts'
 import { type BulkItem, isRefusal, parseBulk, parseJson } from './bulk-body.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
+import type { DirectRoutes, Exchange } from './direct-routes.ts'
 import { etagOf, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
@@ -58,15 +59,17 @@ export interface CommandRouteParts {
 const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
 const BULK_TYPES = 'application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack'
 
-export function addCommandRoutes(app: Hono<HttpEnv>, parts: CommandRouteParts): void {
+export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: CommandRouteParts): void {
   const { answers, bus, clock } = parts
-  app.post(
+  direct.add(
+    'POST',
     '/v1/commands/:type',
-    answers.on('command.send', (c) => sendOne(c, parts)),
+    answers.direct('command.send', (exchange) => sendOne(exchange, parts)),
   )
-  app.post(
+  direct.add(
+    'POST',
     '/v1/commands',
-    answers.on('command.send-bulk', (c) => sendMany(c, parts)),
+    answers.direct('command.send-bulk', (exchange) => sendMany(exchange, parts)),
   )
   app.get(
     '/v1/commands/:id',
@@ -83,29 +86,32 @@ export function addCommandRoutes(app: Hono<HttpEnv>, parts: CommandRouteParts): 
   )
 }
 
-async function sendOne(c: RouteContext, { bus, bodies, bounds }: CommandRouteParts): Promise<Response> {
-  const type = c.req.param('type') ?? ''
+async function sendOne(
+  { request, params }: Exchange,
+  { bus, bodies, bounds }: CommandRouteParts,
+): Promise<Response> {
+  const [type = ''] = params
   bus.admit(type)
-  const { headers, url } = c.req.raw
+  const { headers, url } = request
   const media = mediaOf(headers.get('content-type'))
   if (media === undefined || media === 'ndjson') throw unsupported(headers, SINGLE_TYPES)
   const idempotencyKey = readKey(headers)
   const times = url.includes('?') ? readTimes(url) : undefined
   const trace = headers.get('traceparent') ?? undefined
-  const entered = bodies.enter(c, bounds.bodyBytesMax)
-  const place = typeof entered === 'number' ? entered : await entered
+  const place = bodies.enter(request, bounds.bodyBytesMax)
   try {
-    const body = Buffer.from(await c.req.raw.arrayBuffer())
+    const body = await bodies.read(request, place)
     const payload = decodePayload(media, headers, body)
-    const fingerprint = idempotencyKey === undefined ? undefined : fingerprintOf(type, media, body)
+    const fingerprint =
+      idempotencyKey === undefined ? undefined : fingerprintOf(type, media, new Uint8Array(body))
     return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times }))
   } finally {
     bodies.leave(place)
   }
 }
 
-function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: Buffer): unknown {
-  if (media === 'msgpack') return parseBody(headers, SINGLE_TYPES, () => decodeMsgpack(body))
+function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: ArrayBuffer): unknown {
+  if (media === 'msgpack') return parseBody(headers, SINGLE_TYPES, () => decodeMsgpack(Buffer.from(body)))
   const payload = parseBody(headers, SINGLE_TYPES, () => parseJson(utf8Text(body)))
   checkPayload(payload)
   return payload
@@ -153,17 +159,20 @@ function acceptedResponse({ id, type, status, durability, deduplicated }: Accept
   })
 }
 
-async function sendMany(c: RouteContext, { bus, bodies, bounds }: CommandRouteParts): Promise<Response> {
-  const { headers, url } = c.req.raw
+async function sendMany(
+  { request }: Exchange,
+  { bus, bodies, bounds }: CommandRouteParts,
+): Promise<Response> {
+  const { headers, url } = request
   const media = mediaOf(headers.get('content-type'))
   if (media === undefined) throw unsupported(headers, BULK_TYPES)
   const key = readKey(headers)
   const trace = headers.get('traceparent') ?? undefined
   const atomic = readSwitch('atomic', readQuery(url, ['atomic']).atomic)
   bus.admitAny()
-  const place = await bodies.enter(c, bounds.bulkBytesMax)
+  const place = bodies.enter(request, bounds.bulkBytesMax)
   try {
-    const body = Buffer.from(await c.req.raw.arrayBuffer())
+    const body = Buffer.from(await bodies.read(request, place))
     const items = parseBody(headers, BULK_TYPES, () =>
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )

@@ -20,6 +20,7 @@ import { mediaOf } from './media-type.ts'
 import { checkPayload } from './payload-limits.ts'
 import { HttpMistake } from './problem.ts'
 import { readQuery, readWhole } from './query.ts'
+import { utf8Text } from './utf8-text.ts'
 import { linkHeader } from './view-routes.ts'
 
 export interface DeadLetterRouteParts {
@@ -111,8 +112,8 @@ async function redriveOne(c: RouteContext, parts: DeadLetterRouteParts): Promise
 
 /** The JSON of the body; undefined when there is none. */
 async function readBody(c: RouteContext, { bodies }: DeadLetterRouteParts): Promise<unknown> {
-  const place = await bodies.enter(c, BODY_BYTES_MAX)
-  const text = await c.req.raw.text().finally(() => bodies.leave(place))
+  const place = bodies.enter(c.req.raw, BODY_BYTES_MAX)
+  const text = utf8Text(await bodies.read(c.req.raw, place).finally(() => bodies.leave(place)))
   if (text.trim() === '') return undefined
   const contentType = c.req.raw.headers.get('content-type')
   if (mediaOf(contentType) === 'json') return parseJson(text)

@@ -5,17 +5,27 @@ const SERIES_MAX = 2000
 
 type Labels = Readonly<Record<string, string>>
 
-/** Counter children by their labels, each resolved once. */
-export class CounterFamily {
-  readonly #counter: Counter
-  readonly #children = new Map<string, Counter.Internal>()
+/** One line of a counter. */
+export interface CountedSeries {
+  readonly labels: Labels
+  count: number
+}
 
-  constructor(counter: Counter) {
-    this.#counter = counter
-  }
+/** Counts by labels, kept as plain numbers until they are asked for: prom-client would hash the labels at each increment. */
+export class CounterFamily {
+  readonly #series = new Map<string, CountedSeries>()
 
   add(count: number, labels: Labels): void {
-    if (count > 0) child(this.#children, labels, (all) => this.#counter.labels(all))?.inc(count)
+    if (count > 0) this.series(labels).count += count
+  }
+
+  /** To be kept by whoever counts often: finding it is most of the work. */
+  series(labels: Labels): CountedSeries {
+    return child(this.#series, labels, () => ({ labels, count: 0 })) ?? { labels, count: 0 }
+  }
+
+  tell(counter: Counter): void {
+    for (const { labels, count } of this.#series.values()) if (count > 0) counter.inc({ ...labels }, count)
   }
 }
 

@@ -1,7 +1,7 @@
 /** What each telemetry event counts as. Events that are not here are only for logs. */
 import type { TelemetryEvents, TelemetryName } from '../contracts/telemetry.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
-import type { CounterFamily, HistogramFamily } from './metric-families.ts'
+import type { CountedSeries, CounterFamily, HistogramFamily } from './metric-families.ts'
 
 /** Where counters and histograms come from. */
 export interface MetricMaker {
@@ -180,6 +180,8 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     'projection',
     'cached',
   ])
+  // The one event that comes for each request: its series are kept at hand.
+  const [fromMemory, fromRedis] = [new Map<string, CountedSeries>(), new Map<string, CountedSeries>()]
   const fired = metrics.counter('schedule_ticks_total', 'Ticks that became commands.', ['schedule'])
   const missed = metrics.counter('schedule_ticks_missed_total', 'Ticks that no scheduler was there for.', [
     'schedule',
@@ -194,8 +196,15 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     'projection.stopped': ({ projection }) => stops.add(1, { projection: known.projection(projection) }),
     'projection.event-skipped': ({ projection }) =>
       skipped.add(1, { projection: known.projection(projection) }),
-    'view.read': ({ projection, cached }) =>
-      reads.add(1, { projection: known.projection(projection), cached: String(cached) }),
+    'view.read': ({ projection, cached }) => {
+      const kept = cached ? fromMemory : fromRedis
+      let series = kept.get(projection)
+      if (series === undefined) {
+        series = reads.series({ projection: known.projection(projection), cached: String(cached) })
+        if (series.labels['projection'] === projection) kept.set(projection, series)
+      }
+      series.count += 1
+    },
     'schedule.fired': ({ schedule }) => fired.add(1, { schedule: known.schedule(schedule) }),
     'schedule.missed': ({ schedule, count }) => missed.add(count, { schedule: known.schedule(schedule) }),
   }

@@ -92,8 +92,9 @@ export class Metrics implements MetricMaker {
   }
 
   counter(name: string, help: string, labelNames: readonly string[]): CounterFamily {
-    const options = { name: `millrace_${name}`, help, labelNames, registers: [] }
-    return new CounterFamily(this.#register(new Counter(options)))
+    const family = new CounterFamily()
+    this.#total(name, help, labelNames, (counter) => family.tell(counter))
+    return family
   }
 
   histogram(name: string, help: string, labelNames: readonly string[]): HistogramFamily {

@@ -1,5 +1,4 @@
 /** The public app: commands, views, health. Nothing here looks into the system; that is the admin app's. */
-import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
@@ -9,8 +8,9 @@ import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { DirectRoutes } from './direct-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
-import type { HttpEnv } from './http-env.ts'
+import type { HttpApp } from './server.ts'
 import { addViewRoutes, type ViewSource } from './view-routes.ts'
 
 export interface PublicAppOptions {
@@ -48,7 +48,7 @@ export interface PublicAppParts {
 }
 
 export interface PublicApp {
-  readonly app: Hono<HttpEnv>
+  readonly app: HttpApp
   readonly answers: Answers
   readonly bodies: BodyReader
 }
@@ -60,9 +60,10 @@ export function createPublicApp(parts: PublicAppParts): PublicApp {
   const frame = openApp(telemetry)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
-  addCommandRoutes(app, { bus, bodies, answers, clock, bounds: options })
-  addViewRoutes(app, { views, answers, viewWaitMs: options.viewWaitMs })
+  const direct = new DirectRoutes(app)
+  addCommandRoutes(app, direct, { bus, bodies, answers, clock, bounds: options })
+  addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame)
-  return { app, answers, bodies }
+  return { app: direct, answers, bodies }
 }

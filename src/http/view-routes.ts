@@ -4,13 +4,26 @@
 import type { Hono } from 'hono'
 import { MillraceError } from '../contracts/errors.ts'
 import { type Answers, jsonText, type RouteContext } from './answers.ts'
+import type { DirectRoutes, Exchange } from './direct-routes.ts'
 import { matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { HttpMistake } from './problem.ts'
 import { readQuery, readWhole } from './query.ts'
 
+export interface ServedView {
+  /** Undefined: there is no such view. The same object as long as the view is the same. */
+  readonly value: unknown
+  /** Without quotes. */
+  readonly etag: string | undefined
+  readonly position: string
+  /** What became of the command in `after`. */
+  readonly afterState: string | undefined
+}
+
 /** What these routes need of whoever reads views. */
 export interface ViewSource {
+  /** From the memory of this process, and the same object as long as nothing in it changed; undefined: `read` it. */
+  held(projection: string, key: string): ServedView | undefined
   read(
     projection: string,
     key: string,
@@ -19,15 +32,7 @@ export interface ViewSource {
       readonly waitMs?: number | undefined
       readonly signal?: AbortSignal | undefined
     },
-  ): Promise<{
-    /** Undefined: there is no such view. The same object as long as the view is the same. */
-    readonly value: unknown
-    /** Without quotes. */
-    readonly etag: string | undefined
-    readonly position: string
-    /** What became of the command in `after`. */
-    readonly afterState: string | undefined
-  }>
+  ): Promise<ServedView>
   page(
     projection: string,
     options?: {
@@ -51,11 +56,12 @@ export interface ViewRouteParts {
   readonly viewWaitMs: number
 }
 
-export function addViewRoutes(app: Hono<HttpEnv>, parts: ViewRouteParts): void {
+export function addViewRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: ViewRouteParts): void {
   const { answers } = parts
-  app.get(
+  direct.add(
+    'GET',
     '/v1/views/:projection/:key',
-    answers.on('view.read', (c) => readOne(c, parts)),
+    answers.direct('view.read', (exchange) => readOne(exchange, parts)),
   )
   app.get(
     '/v1/views/:projection',
@@ -66,26 +72,51 @@ export function addViewRoutes(app: Hono<HttpEnv>, parts: ViewRouteParts): void {
 /** Beyond the wait itself, before the server gives up on the request. */
 const GRACE_S = 10
 
-async function readOne(c: RouteContext, { views, viewWaitMs }: ViewRouteParts): Promise<Response> {
-  const request = c.req.raw
+/** At once, when the view lies in memory and nothing has to be waited for. */
+function readOne(exchange: Exchange, { views, viewWaitMs }: ViewRouteParts): Response | Promise<Response> {
+  const { request, server, params } = exchange
   readQuery(request.url, [])
+  const [projection = '', key = ''] = params
   const after = request.headers.get('millrace-after') ?? undefined
-  if (after !== undefined) c.env?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
-  const projection = c.req.param('projection') ?? ''
-  const key = c.req.param('key') ?? ''
+  const held = after === undefined ? views.held(projection, key) : undefined
+  if (held !== undefined) return viewResponse(request, key, held)
+  if (after !== undefined) server?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
   const options = after === undefined ? {} : { after, waitMs: viewWaitMs, signal: request.signal }
-  const { value, etag, position, afterState } = await readOrRefuse(views, projection, key, options)
-  const headers: Record<string, string> = { 'millrace-position': position, 'cache-control': 'no-cache' }
-  if (afterState !== undefined) headers['millrace-after-status'] = afterState
-  if (etag === undefined) {
-    throw new HttpMistake('not-found', `There is no view "${key.slice(0, 80)}" in this projection.`, headers)
+  return readOrRefuse(views, projection, key, options).then((view) => viewResponse(request, key, view))
+}
+
+function viewResponse(request: Request, key: string, view: ServedView): Response {
+  const { value } = view
+  const headers = headersOf(view)
+  const etag = headers.get('etag')
+  if (etag === null) {
+    const detail = `There is no view "${key.slice(0, 80)}" in this projection.`
+    throw new HttpMistake('not-found', detail, Object.fromEntries(headers))
   }
-  headers['etag'] = `"${etag}"`
-  if (matchesEtag(request.headers.get('if-none-match'), headers['etag'])) {
-    return new Response(null, { status: 304, headers })
+  const ifNoneMatch = request.headers.get('if-none-match')
+  if (matchesEtag(ifNoneMatch, etag)) {
+    const unchanged = new Headers(headers)
+    unchanged.delete('content-type')
+    return new Response(null, { status: 304, headers: unchanged })
   }
-  headers['content-type'] = 'application/json'
   return new Response(viewText(value), { headers })
+}
+
+/** A view from memory is the same object each time, and so are its headers: `Headers` are taken over twice as fast as a record. */
+const headersKept = new WeakMap<ServedView, Headers>()
+
+function headersOf(view: ServedView): Headers {
+  const known = headersKept.get(view)
+  if (known !== undefined) return known
+  const { position, etag, afterState } = view
+  const headers = new Headers({ 'millrace-position': position, 'cache-control': 'no-cache' })
+  if (afterState !== undefined) headers.set('millrace-after-status', afterState)
+  if (etag !== undefined) {
+    headers.set('etag', `"${etag}"`)
+    headers.set('content-type', 'application/json')
+  }
+  headersKept.set(view, headers)
+  return headers
 }
 
 /** An id that was never given out is a mistake in the header, not a missing view. */

@@ -23,7 +23,8 @@ export interface LoadedView {
 }
 
 interface CachedView {
-  readonly view: LoadedView
+  /** Another object only when something in it is different. */
+  view: LoadedView
   readonly epochs: number
 }
 
@@ -127,8 +128,14 @@ export class ViewCache {
       this.#views.delete(id)
       return undefined
     }
-    const checkpoints = cached.view.checkpoints.map((loaded, i) => newer(loaded, watches[i]?.seen))
-    return { ...cached.view, checkpoints }
+    const { checkpoints } = cached.view
+    for (let i = 0; i < checkpoints.length; i++) {
+      const loaded = checkpoints[i] ?? ''
+      if (newer(loaded, watches[i]?.seen) === loaded) continue
+      cached.view = { ...cached.view, checkpoints: checkpoints.map((at, j) => newer(at, watches[j]?.seen)) }
+      break
+    }
+    return cached.view
   }
 
   /** Announces a load; end it with `finish` or `abandon`. */
@@ -177,7 +184,12 @@ export class ViewCache {
 
   #watchesOf(reader: string, partitions: readonly number[]): readonly Watch[] {
     const watches = this.#watches.get(reader) ?? []
-    return partitions.flatMap((partition) => watches[partition] ?? [])
+    const found: Watch[] = []
+    for (const partition of partitions) {
+      const watch = watches[partition]
+      if (watch !== undefined) found.push(watch)
+    }
+    return found
   }
 }
 

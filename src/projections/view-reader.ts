@@ -92,6 +92,7 @@ export class ViewReader extends Service implements HealthSource {
   readonly #wait: ViewWait
   readonly #pages: ViewPages
   readonly #flights = new Map<string, Promise<LoadedView>>()
+  readonly #held = new WeakMap<LoadedView, ViewAnswer>()
   #subscriber: RedisLink | undefined
   #pings: PeriodicService | undefined
 
@@ -112,6 +113,27 @@ export class ViewReader extends Service implements HealthSource {
     for (const projection of deps.catalogue.projections.values()) {
       this.#cache.watch(readerName(projection), this.#partitionsOf(projection))
     }
+  }
+
+  /**
+   * One view, if it lies in the memory of this process and is known to be current: the same object each time, as long as
+   * nothing in it changed.
+   *
+   * @throws MillraceError `view.unknown-projection`
+   */
+  held(name: string, key: string): ViewAnswer | undefined {
+    const projection = this.#projection(name)
+    const partitions = this.#placesOf(projection, key)
+    const view = this.#cache.get(readerName(projection), key, partitions)
+    if (view === undefined) return undefined
+    this.#deps.telemetry.emit('view.read', { projection: name, cached: true })
+    const known = this.#held.get(view)
+    if (known !== undefined) return known
+    const { value, etag } = view
+    const position = formatPosition(partitions, view.checkpoints)
+    const answer = { value, etag, position, cached: true, afterState: undefined }
+    this.#held.set(view, answer)
+    return answer
   }
 
   /**
