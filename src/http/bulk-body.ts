@@ -8,7 +8,7 @@ import type { Submission } from '../commands/submission.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import { parseDelivery, parseExpiry } from './delivery.ts'
-import { isIdempotencyKey } from './idempotency-key.ts'
+import { checkIdempotencyKey } from './idempotency-key.ts'
 import type { Media } from './media-type.ts'
 import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
@@ -147,8 +147,7 @@ function toSubmission(fields: Record<string, unknown>, index: number, bounds: Bu
 
 function keyOfItem(own: unknown, index: number, { key }: BulkBounds): string | undefined {
   if (own === undefined) return key === undefined ? undefined : `${key}/${index}`
-  if (isIdempotencyKey(own)) return own
-  throw new MillraceError('command.invalid', '"idempotencyKey" must be 1-255 printable ASCII characters.')
+  return checkIdempotencyKey(own)
 }
 
 function unknownField(name: string): MillraceError {
