@@ -33,6 +33,15 @@ export {
 export type { Lease, LeaseOptions } from './contracts/lease.ts'
 export type { Logger } from './contracts/logger.ts'
 export { type Done, done, type Outcome, type Reject, type Retry, reject, retry } from './contracts/outcome.ts'
+export type {
+  AcceptedCommand,
+  CommandSituation,
+  CommandStanding,
+  Producer,
+  Sending,
+  SendingOptions,
+  SubmitOutcome,
+} from './contracts/producer.ts'
 export {
   defineProjection,
   type Fold,
@@ -63,3 +72,4 @@ export {
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
 export { lease } from './host/ambient-lease.ts'
 export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'
+export { openProducer, type ProducerOptions } from './host/producer.ts'

@@ -2,6 +2,7 @@
 import type { Scenario } from './scenario.ts'
 import { ingestSingle } from './scenarios/ingest-single.ts'
 import { ingestBulk } from './scenarios/ingest-bulk.ts'
+import { ingestClient } from './scenarios/ingest-client.ts'
 import { consumeNoop } from './scenarios/consume-noop.ts'
 import { consumeEmit } from './scenarios/consume-emit.ts'
 import { consumeOrdered } from './scenarios/consume-ordered.ts'
@@ -10,4 +11,4 @@ import { scaleOut } from './scenarios/scale-out.ts'
 import { backlog } from './scenarios/backlog.ts'
 import { memory } from './scenarios/memory.ts'
 
-export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory]
+export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, ingestClient, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory]

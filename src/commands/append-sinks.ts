@@ -1,9 +1,9 @@
 /** Who waits for appends: one command with a promise of its own, or all commands of one request with one promise. */
 import type { MillraceError } from '../contracts/errors.ts'
+import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import type { AppendResult } from '../redis/command-log.ts'
 import type { AppendSink } from './append-lane.ts'
 import { type Prepared, toRefusal } from './intake.ts'
-import type { AcceptedCommand, SubmitOutcome } from './submission.ts'
 
 /** What sinks need of the bus. */
 export interface SinkOwner {

@@ -11,6 +11,7 @@ import type { CommandDefinition } from '../contracts/command.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HealthReport, HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
+import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import type { Telemetry, TelemetryEvents } from '../contracts/telemetry.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
@@ -27,12 +28,10 @@ import { type CommandReport, CommandStatusReader } from './command-status.ts'
 import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
 import { ReplicaWatch } from './replica-watch.ts'
 import {
-  type AcceptedCommand,
   COMMAND_BUS_DEFAULTS,
   type CommandBusOptions,
   type Submission,
   type SubmitOptions,
-  type SubmitOutcome,
 } from './submission.ts'
 
 export interface CommandBusParts {

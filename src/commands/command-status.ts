@@ -1,35 +1,19 @@
 /**
  * What became of a command, read from positions and side records, and cancelling one that has not started.
  */
-import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import type { CommandSituation, CommandStanding } from '../contracts/producer.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
-import { type CommandState, cancelCommand, readStatus } from '../redis/command-log.ts'
+import { cancelCommand, readStatus } from '../redis/command-log.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { packPayload } from '../redis/entry-codec.ts'
 import { partitionKeys } from '../redis/keys.ts'
 import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 
-/** Where a command stands. `lost` tells that Redis no longer has what it had acknowledged: an alarm was raised. */
-export type CommandStanding = Exclude<CommandState, 'expired'>
-
-export interface CommandReport {
-  readonly id: string
-  readonly stream: string
+export interface CommandReport extends CommandSituation {
   readonly partition: number
-  readonly status: CommandStanding
-  /** Runs that counted, the present one included; undefined where nothing was recorded. */
-  readonly attempt: number | undefined
-  readonly result: unknown
-  /** Why the last run failed, for `retrying` and `dead`. */
-  readonly error: string | undefined
-  /** Why it is dead, for `dead`. */
-  readonly reason: DeadReason | undefined
-  /** For `scheduled` and `retrying`: when it is due, ms since 1970 by Redis's clock. */
-  readonly dueAtMs: number | undefined
-  readonly deadLetterId: string | undefined
   /** Last entry of the partition's event log in the same look. */
   readonly lastEventId: string
 }

@@ -1,8 +1,7 @@
 /**
- * What a producer hands to the command bus, what it gets back, and the limits in between.
+ * What is handed to the command bus, and the limits on the way.
  */
 import type { Durability } from '../contracts/durability.ts'
-import type { MillraceError } from '../contracts/errors.ts'
 
 export interface CommandBusOptions {
   /** Told in every answer; what Redis is configured to do. Default `everysec`. */
@@ -74,17 +73,3 @@ export interface Submission extends SubmitOptions {
   readonly type: string
   readonly payload: unknown
 }
-
-export interface AcceptedCommand {
-  readonly id: string
-  readonly type: string
-  readonly status: 'accepted' | 'scheduled'
-  readonly durability: Durability
-  /** True when the key was known: the id is the first one's. */
-  readonly deduplicated: boolean
-}
-
-/** One fate per submission, in order. */
-export type SubmitOutcome =
-  | { readonly accepted: AcceptedCommand }
-  | { readonly accepted: undefined; readonly error: MillraceError }

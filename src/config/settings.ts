@@ -52,6 +52,24 @@ export interface Settings {
 
 export type SettingName = keyof Settings
 
+/** Settings by what needs them. */
+export type FoundationSettings = Pick<
+  Settings,
+  'redisUrl' | 'redisServer' | 'dataFolder' | 'workersFolder' | 'durability'
+>
+export type ConnectionSettings = Pick<
+  Settings,
+  'durability' | 'replicas' | 'replicaWaitMs' | 'redisWaitMs' | 'allowUnsafe'
+>
+export type EntranceSettings = Pick<
+  Settings,
+  'durability' | 'redisWaitMs' | 'idempotencyWindowMs' | 'idempotencyRecordsMax'
+>
+export type ProducerSettings = FoundationSettings &
+  ConnectionSettings &
+  EntranceSettings &
+  Pick<Settings, 'drainLimitMs'>
+
 export interface SettingSource<Value> {
   readonly variable: Variable
   /** As the command line takes it, such as `--port <number>`. */
@@ -195,8 +213,35 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
 
+/** Those of a producer: it listens nowhere and handles nothing. */
+export const PRODUCER_SETTING_NAMES: readonly (keyof ProducerSettings)[] = [
+  'redisUrl',
+  'redisServer',
+  'dataFolder',
+  'workersFolder',
+  'durability',
+  'replicas',
+  'replicaWaitMs',
+  'redisWaitMs',
+  'allowUnsafe',
+  'idempotencyWindowMs',
+  'idempotencyRecordsMax',
+  'drainLimitMs',
+]
+
 /** Texts by setting: what came from code or from flags. */
 export type GivenSettings = { readonly [Name in SettingName]?: string | undefined }
+
+/** What a caller gave as options of its own types. */
+export function givenInCode(names: readonly SettingName[], options: object): GivenSettings {
+  const given: Record<string, string> = {}
+  for (const name of names) {
+    const value: unknown = (options as Readonly<Record<string, unknown>>)[name]
+    if (value === undefined) continue
+    given[name] = Array.isArray(value) ? value.join(',') : String(value)
+  }
+  return given
+}
 
 export interface SettingLayers {
   /** From `startMillrace({…})`, named as there. */
@@ -209,7 +254,36 @@ export interface SettingLayers {
  * @throws MillraceError `config.invalid`
  */
 export function resolveSettings(layers: SettingLayers): Settings {
-  const read = <Name extends SettingName>(name: Name): Settings[Name] => {
+  const read = readerOf(layers)
+  const settings: Settings = {
+    ...readProducerSettings(read),
+    host: read('host'),
+    port: read('port'),
+    adminHost: read('adminHost'),
+    adminPort: read('adminPort'),
+    logLevel: read('logLevel'),
+    inFlightMax: read('inFlightMax'),
+  }
+  checkListeners(settings)
+  checkReplicated(settings)
+  return settings
+}
+
+/**
+ * Nothing else is looked at: a process that sends commands may have a HOST and a PORT of its own.
+ *
+ * @throws MillraceError `config.invalid`
+ */
+export function resolveProducerSettings(layers: SettingLayers): ProducerSettings {
+  const settings = readProducerSettings(readerOf(layers))
+  checkReplicated(settings)
+  return settings
+}
+
+type SettingReader = <Name extends SettingName>(name: Name) => Settings[Name]
+
+function readerOf(layers: SettingLayers): SettingReader {
+  return (name) => {
     const source = SETTINGS[name]
     const code = layers.code?.[name]
     if (code !== undefined) return source.parse(code, name)
@@ -217,32 +291,26 @@ export function resolveSettings(layers: SettingLayers): Settings {
     if (flag !== undefined) return source.parse(flag, source.flag.split(' ', 1)[0] ?? name)
     return source.parse(layers.environment.get(source.variable) ?? source.fallback, source.variable)
   }
-  const settings: Settings = {
+}
+
+function readProducerSettings(read: SettingReader): ProducerSettings {
+  return {
     redisUrl: read('redisUrl'),
-    host: read('host'),
-    port: read('port'),
-    adminHost: read('adminHost'),
-    adminPort: read('adminPort'),
     dataFolder: read('dataFolder'),
     workersFolder: read('workersFolder'),
-    logLevel: read('logLevel'),
     durability: read('durability'),
     replicas: read('replicas'),
     replicaWaitMs: read('replicaWaitMs'),
     drainLimitMs: read('drainLimitMs'),
-    inFlightMax: read('inFlightMax'),
     idempotencyWindowMs: read('idempotencyWindowMs'),
     idempotencyRecordsMax: read('idempotencyRecordsMax'),
     allowUnsafe: read('allowUnsafe'),
     redisServer: read('redisServer'),
     redisWaitMs: read('redisWaitMs'),
   }
-  checkListeners(settings)
-  checkReplicated(settings)
-  return settings
 }
 
-function checkReplicated({ durability, redisUrl }: Settings): void {
+function checkReplicated({ durability, redisUrl }: ProducerSettings): void {
   if (durability !== 'replicated' || redisUrl !== undefined) return
   throw new MillraceError(
     'config.invalid',

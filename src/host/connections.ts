@@ -1,7 +1,7 @@
 /**
  * This process's connections to Redis: opened and proved fit before anything else uses them, closed after everything else.
  */
-import type { Settings } from '../config/settings.ts'
+import type { ConnectionSettings } from '../config/settings.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
@@ -27,7 +27,7 @@ import { Service } from '../runtime/service.ts'
 
 export interface ConnectionsOptions {
   readonly url: string
-  readonly settings: Settings
+  readonly settings: ConnectionSettings
   /** True for a role that takes commands in: it does not start where it could not keep its word. */
   readonly accepts: boolean
   readonly catalogue: Catalogue

@@ -8,6 +8,7 @@
 import { type Environment, readEnvironment } from '../config/environment.ts'
 import {
   type GivenSettings,
+  givenInCode,
   resolveSettings,
   SETTING_NAMES,
   type Settings,
@@ -18,17 +19,13 @@ import type { Lease, LeaseOptions } from '../contracts/lease.ts'
 import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { TelemetryListener } from '../contracts/telemetry.ts'
-import { prepareSchedules } from '../cron/prepared-schedule.ts'
 import { Leases } from '../leases/leases.ts'
-import { buildCatalogue, type Definition, versionKey } from '../policies/catalogue.ts'
-import { shownAddress } from '../redis/address.ts'
+import { type Definition, versionKey } from '../policies/catalogue.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import { standingLeases } from './ambient-lease.ts'
-import { Connections } from './connections.ts'
-import { type Discovery, discover } from './discover.ts'
-import { ManagedRedis } from './managed-redis.ts'
+import { Foundation } from './foundation.ts'
 import { type ProcessLogger, wrapLogger } from './process-logger.ts'
 import { checkRole, type Role, type RoleUrls, startRole } from './roles.ts'
 import { logTelemetry } from './telemetry-log.ts'
@@ -85,9 +82,6 @@ export interface Millrace extends AsyncDisposable {
   subscribe(listener: TelemetryListener): () => void
 }
 
-/** The managed Redis writes everything before it ends; it gets this long beside the drain. */
-const REDIS_STOP_LIMIT_MS = 20_000
-
 const KNOWN_OPTIONS = [
   ...SETTING_NAMES.filter((name) => name !== 'logLevel'),
   'role',
@@ -107,23 +101,13 @@ export async function startMillrace(options: MillraceOptions = {}): Promise<Mill
   const environment = readEnvironment()
   const host = new MillraceHost({
     role: checkRole(options.role ?? 'all'),
-    settings: resolveSettings({ code: codeSettings(options), environment }),
+    settings: resolveSettings({ code: givenInCode(SETTING_NAMES, options), environment }),
     definitions: options.definitions,
     logger: wrapLogger(options.logger ?? SILENT_LOGGER, 'debug'),
     onTelemetry: options.onTelemetry,
   })
   await host.start()
   return host
-}
-
-function codeSettings(options: MillraceOptions): GivenSettings {
-  const given: Record<string, string> = {}
-  for (const name of SETTING_NAMES) {
-    const value: unknown = name in options ? options[name as keyof MillraceOptions] : undefined
-    if (value === undefined) continue
-    given[name] = Array.isArray(value) ? value.join(',') : String(value)
-  }
-  return given
 }
 
 export interface MillraceHostOptions {
@@ -138,7 +122,7 @@ export class MillraceHost implements Millrace {
   readonly #options: MillraceHostOptions
   readonly #telemetry: TelemetryHub = new TelemetryHub()
   readonly #supervisor: Supervisor
-  #managed: ManagedRedis | undefined
+  readonly #foundation: Foundation
   #leases: Leases | undefined
   #summary: MillraceSummary | undefined
 
@@ -150,6 +134,13 @@ export class MillraceHost implements Millrace {
       clock: SYSTEM_CLOCK,
       telemetry: this.#telemetry,
       drainLimitMs: options.settings.drainLimitMs,
+    })
+    const { role, settings, definitions, logger } = options
+    this.#foundation = new Foundation({
+      ...{ supervisor: this.#supervisor, telemetry: this.#telemetry, clock: SYSTEM_CLOCK },
+      ...{ role, settings, definitions, logger },
+      mayJoin: role !== 'all',
+      accepts: role === 'api' || role === 'all',
     })
   }
 
@@ -191,7 +182,7 @@ export class MillraceHost implements Millrace {
 
   /** For an exit that waits for nothing. */
   abandon(): void {
-    this.#managed?.terminate()
+    this.#foundation.abandon()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -202,36 +193,23 @@ export class MillraceHost implements Millrace {
     const { role, settings, logger } = this.#options
     const [clock, telemetry, supervisor] = [SYSTEM_CLOCK, this.#telemetry, this.#supervisor]
     await supervisor.start()
-    const { catalogue, files } = await this.#definitions()
-    const url = settings.redisUrl ?? (await this.#ownRedis())
-    const accepts = role === 'api' || role === 'all'
-    const connections = await supervisor.run(
-      new Connections({ url, settings, accepts, catalogue, clock, telemetry }),
-    )
-    const { command, replication, lossWatch, ids, server } = connections.opened
-    const { links } = connections
+    const { files, redis, ...laid } = await this.#foundation.lay()
+    const { links, catalogue } = laid
     const leases = await supervisor.run(standingLeases(new Leases({ links, clock, telemetry })))
     this.#leases = leases
-    const health = this.#managed === undefined ? [] : [this.#managed]
     const urls = await startRole(role, {
+      ...laid,
       supervisor,
       settings,
-      catalogue,
-      links,
-      command,
-      replication,
-      lossWatch,
-      ids,
       leases,
       clock,
       telemetry,
       logger,
-      health,
     })
     this.#summary = {
       role,
       urls,
-      redis: `${server.product} ${server.version}, ${this.#redisPlace()}`,
+      redis,
       durability: settings.durability,
       files,
       counts: {
@@ -244,40 +222,6 @@ export class MillraceHost implements Millrace {
         .filter((command) => !catalogue.handlers.has(versionKey(command)))
         .map((command) => command.type),
     }
-  }
-
-  async #definitions(): Promise<Discovery> {
-    const { definitions, settings } = this.#options
-    const discovery =
-      definitions === undefined
-        ? await discover(settings.workersFolder)
-        : { catalogue: buildCatalogue(definitions), files: [] }
-    // A payload that its command refuses is told by every role, not only by the one that fires.
-    await prepareSchedules(discovery.catalogue)
-    return discovery
-  }
-
-  async #ownRedis(): Promise<string> {
-    const { role, settings, logger } = this.#options
-    this.#managed = new ManagedRedis({
-      dataFolder: settings.dataFolder,
-      program: settings.redisServer,
-      durability: settings.durability === 'fsync' ? 'fsync' : 'everysec',
-      role,
-      mayJoin: role !== 'all',
-      clock: SYSTEM_CLOCK,
-      telemetry: this.#telemetry,
-      logger,
-    })
-    await this.#supervisor.run(this.#managed, { stopLimitMs: REDIS_STOP_LIMIT_MS })
-    return this.#managed.url
-  }
-
-  #redisPlace(): string {
-    const { settings } = this.#options
-    if (this.#managed === undefined) return `at ${shownAddress(settings.redisUrl ?? '')}`
-    if (this.#managed.standing === 'guest') return `joined, data in ${settings.dataFolder}`
-    return `our own (process ${this.#managed.pid}), data in ${settings.dataFolder}`
   }
 }
 

@@ -11,7 +11,6 @@
  * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
 import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
-import { CommandBus } from '../commands/command-bus.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
@@ -25,11 +24,11 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import { ProjectorSet } from '../projections/projector-set.ts'
 import { ViewReader } from '../projections/view-reader.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import { ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
 import type { Service } from '../runtime/service.ts'
 import { AdminListener, type ProcessHealth } from './admin-listener.ts'
+import { openEntrance } from './command-entrance.ts'
 import type { RoleGround } from './role-ground.ts'
 
 export const ROLES = ['all', 'api', 'work', 'project', 'schedule'] as const
@@ -141,19 +140,15 @@ class RoleStart {
   async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
     const { replication, lossWatch } = this.#ground
-    const { durability, host, port, redisWaitMs, idempotencyWindowMs, idempotencyRecordsMax } = settings
-    const options = { durability, idempotencyWindowMs, idempotencyRecordsMax }
-    const link = links.open('ingest')
-    await link.whenReady(redisWaitMs)
-    await lossWatch.watch(link)
-    const quorum = replication && new ReplicaQuorum({ links, ...replication })
-    await quorum?.whenReady(redisWaitMs)
+    const parts = { settings, links, replication, lossWatch, catalogue, ids, clock, telemetry }
+    const entrance = await openEntrance(parts)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
-    const bus = await this.#run(new CommandBus({ link, quorum, catalogue, ids, clock, telemetry, options }))
+    const bus = await this.#run(entrance)
     const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)
+    const { host, port } = settings
     const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry, stopLimitMs })
     return (await supervisor.run(server)).url
   }

@@ -3,17 +3,16 @@
  * costs only itself; a body that is no list at all costs the request.
  */
 import { isUtf8 } from 'node:buffer'
+import type { MaybeSubmission } from '../commands/readable-submissions.ts'
 import type { Submission } from '../commands/submission.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import { parseDelivery, parseExpiry } from './delivery.ts'
-import { isIdempotencyKey } from './idempotency-key.ts'
+import { checkIdempotencyKey } from './idempotency-key.ts'
 import type { Media } from './media-type.ts'
 import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
 import { utf8Text } from './utf8-text.ts'
-
-export type BulkItem = Submission | MillraceError
 
 export interface BulkBounds {
   readonly itemsMax: number
@@ -23,17 +22,13 @@ export interface BulkBounds {
 }
 
 /** @throws MillraceError `command.malformed`, `command.invalid`, `command.too-large` for the body as a whole */
-export function parseBulk(media: Media, body: Buffer, bounds: BulkBounds): BulkItem[] {
+export function parseBulk(media: Media, body: Buffer, bounds: BulkBounds): MaybeSubmission[] {
   const values = readValues(media, body, bounds.itemsMax)
   if (values.length > bounds.itemsMax) throw tooMany(values.length, bounds.itemsMax)
   if (values.length === 0) throw new MillraceError('command.invalid', 'The body holds no command.')
-  const items = new Array<BulkItem>(values.length)
+  const items = new Array<MaybeSubmission>(values.length)
   for (let i = 0; i < values.length; i++) items[i] = toItem(values[i], i, bounds)
   return items
-}
-
-export function isRefusal(item: BulkItem): item is MillraceError {
-  return 'code' in item
 }
 
 /** Decoded values; a MillraceError stands in for one that could not be read. */
@@ -120,7 +115,7 @@ function tooMany(count: number, itemsMax: number): MillraceError {
 
 const FIELDS = ['type', 'payload', 'idempotencyKey', 'delayMs', 'deliverAt', 'expiresInMs', 'expiresAt']
 
-function toItem(value: unknown, index: number, bounds: BulkBounds): BulkItem {
+function toItem(value: unknown, index: number, bounds: BulkBounds): MaybeSubmission {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     return new MillraceError('command.invalid', 'A command is an object with "type" and "payload".')
   }
@@ -152,8 +147,7 @@ function toSubmission(fields: Record<string, unknown>, index: number, bounds: Bu
 
 function keyOfItem(own: unknown, index: number, { key }: BulkBounds): string | undefined {
   if (own === undefined) return key === undefined ? undefined : `${key}/${index}`
-  if (isIdempotencyKey(own)) return own
-  throw new MillraceError('command.invalid', '"idempotencyKey" must be 1-255 printable ASCII characters.')
+  return checkIdempotencyKey(own)
 }
 
 function unknownField(name: string): MillraceError {

@@ -8,12 +8,12 @@ import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
 import type { CommandReport } from '../commands/command-status.ts'
 import { fingerprintOf } from '../commands/idempotency.ts'
-import type { AcceptedCommand, Submission, SubmitOutcome } from '../commands/submission.ts'
-import { MillraceError } from '../contracts/errors.ts'
+import { submitReadable } from '../commands/readable-submissions.ts'
+import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
-import { type BulkItem, isRefusal, parseBulk, parseJson } from './bulk-body.ts'
+import { parseBulk, parseJson } from './bulk-body.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
 import { etagOf, matchesEtag } from './etag.ts'
@@ -176,34 +176,10 @@ async function sendMany(
     const items = parseBody(headers, BULK_TYPES, () =>
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
-    return bulkResponse(await submitItems(bus, items, atomic), bus.options.durability)
+    return bulkResponse(await submitReadable(bus, items, { atomic }), bus.options.durability)
   } finally {
     bodies.leave(place)
   }
-}
-
-async function submitItems(
-  bus: CommandBus,
-  items: readonly BulkItem[],
-  atomic: boolean,
-): Promise<SubmitOutcome[]> {
-  const readable: Submission[] = []
-  for (const item of items) if (!isRefusal(item)) readable.push(item)
-  if (readable.length === items.length) return await bus.submitMany(readable, { atomic })
-  const outcomes = atomic ? readable.map(() => HELD_BACK) : await bus.submitMany(readable)
-  let at = 0
-  return items.map((item) => {
-    if (isRefusal(item)) return { accepted: undefined, error: item }
-    return outcomes[at++] ?? HELD_BACK
-  })
-}
-
-const HELD_BACK: SubmitOutcome = {
-  accepted: undefined,
-  error: new MillraceError(
-    'command.invalid',
-    'Nothing was stored: another command of this all-or-none request was refused.',
-  ),
 }
 
 /** 202 when one or more were accepted; else the problem of the request, with every item's own. */

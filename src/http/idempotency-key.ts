@@ -18,9 +18,18 @@ export function parseIdempotencyKey(header: string): string {
   )
 }
 
-/** The same rule for a key in an item of a bulk request, which needs no quotes. */
-export function isIdempotencyKey(value: unknown): value is string {
-  return (
-    typeof value === 'string' && value.length > 0 && value.length <= CHARS_MAX && /^[\x20-\x7e]+$/.test(value)
+/**
+ * The same rule for a key outside a header, which needs no quotes.
+ *
+ * @throws MillraceError `command.invalid`
+ */
+export function checkIdempotencyKey(value: unknown): string {
+  if (
+    typeof value === 'string' &&
+    value.length > 0 &&
+    value.length <= CHARS_MAX &&
+    /^[\x20-\x7e]+$/.test(value)
   )
+    return value
+  throw new MillraceError('command.invalid', '"idempotencyKey" must be 1-255 printable ASCII characters.')
 }
