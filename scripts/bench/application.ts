@@ -20,6 +20,8 @@ export async function installApplication(folder: string, name: string): Promise<
   mkdirSync(join(folder, 'node_modules'), { recursive: true })
   symlinkSync(ROOT, join(folder, 'node_modules/millrace'))
   symlinkSync(join(ROOT, 'node_modules/zod'), join(folder, 'node_modules/zod'))
-  cpSync(join(import.meta.dir, 'app', name), join(folder, name), { recursive: true })
+  const app = join(import.meta.dir, 'app')
+  cpSync(join(app, name), join(folder, name), { recursive: true })
+  cpSync(join(app, 'order-line.ts'), join(folder, 'order-line.ts'))
   return folder
 }

@@ -2,5 +2,16 @@
 import type { Scenario } from './scenario.ts'
 import { coldStart } from './scenarios/cold-start.ts'
 import { consumeNoop } from './scenarios/consume-noop.ts'
+import { ingestBulk } from './scenarios/ingest-bulk.ts'
+import { ingestSingle } from './scenarios/ingest-single.ts'
+import { latency } from './scenarios/latency.ts'
+import { viewRead } from './scenarios/view-read.ts'
 
-export const SCENARIOS: readonly Scenario[] = [consumeNoop, coldStart]
+export const SCENARIOS: readonly Scenario[] = [
+  ingestSingle,
+  ingestBulk,
+  consumeNoop,
+  viewRead,
+  latency,
+  coldStart,
+]

@@ -15,23 +15,14 @@ import {
   type ProjectionDefinition,
 } from 'millrace'
 import { z } from 'zod'
+import { orderLine } from '../order-line.ts'
 
 const timed = defineStream({ name: 'timed' })
 
-const order = z.object({
-  order: z.string(),
-  customer: z.string(),
-  sku: z.string(),
-  quantity: z.int().min(1),
-  cents: z.int().min(0),
-  currency: z.string().length(3),
-  note: z.string(),
-})
-
-export const place: CommandDefinition<'order.place', typeof order> = defineCommand({
+export const place: CommandDefinition<'order.place', typeof orderLine> = defineCommand({
   type: 'order.place',
   stream: timed,
-  payload: order,
+  payload: orderLine,
 })
 
 const started = z.object({ order: z.string(), startedAtMs: z.number() })
