@@ -10,5 +10,7 @@ import { viewRead } from './scenarios/view-read.ts'
 import { scaleOut } from './scenarios/scale-out.ts'
 import { backlog } from './scenarios/backlog.ts'
 import { memory } from './scenarios/memory.ts'
+import { latency } from './scenarios/latency.ts'
+import { coldStart } from './scenarios/cold-start.ts'
 
-export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, ingestClient, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory]
+export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, ingestClient, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory, latency, coldStart]

@@ -21,6 +21,15 @@ export interface StageOptions {
   readonly tell: (line: string) => void
 }
 
+export interface RoleOptions {
+  readonly redis: RedisServer
+  /** Folder of its modules, in `app/` or in the application. */
+  readonly app: string
+  readonly flags?: readonly string[]
+  /** An application that has the built package installed. Default: this checkout, from source. */
+  readonly application?: string
+}
+
 /** Folder of the modules that the product's processes load. */
 const APP: string = join(import.meta.dir, 'app')
 
@@ -74,22 +83,27 @@ export class Stage {
   }
 
   /** `millrace start <role>` with the modules of `app/<app>`; resolves when it says that it is ready. */
-  async role(
-    role: Role,
-    { redis, app, flags = [] }: { redis: RedisServer; app: string; flags?: readonly string[] },
-  ): Promise<RoleProcess> {
+  async role(role: Role, options: RoleOptions): Promise<RoleProcess> {
+    const launched = this.launch(role, options)
+    await launched.untilReady(this.signal)
+    return launched
+  }
+
+  /** The same, without waiting for anything. */
+  launch(role: Role, { redis, app, flags = [], application }: RoleOptions): RoleProcess {
     const launched = RoleProcess.spawn({
       name: role,
       role,
       flags: [
-        ...['--redis-url', redis.url, '--workers-dir', join(APP, app), '--port', '0', '--admin-port', '0'],
+        ...['--redis-url', redis.url, '--workers-dir', join(application ?? APP, app)],
+        ...['--port', '0', '--admin-port', '0'],
         ...['--log-level', 'warn', ...flags],
       ],
       logFile: join(this.folder, `${role}-${this.#next()}.log`),
       signal: this.signal,
+      ...(application === undefined ? {} : { application }),
     })
     this.#roles.add(launched)
-    await launched.untilReady(this.signal)
     return launched
   }
 

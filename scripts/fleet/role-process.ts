@@ -25,6 +25,8 @@ export interface LaunchOptions {
   readonly environment?: Readonly<Record<string, string>>
   readonly logFile: string
   readonly signal: AbortSignal
+  /** Folder of an application that has the built package installed. Default: the sources of this checkout. */
+  readonly application?: string
   /** Called as soon as the process is there, before it is ready. */
   readonly onSpawn?: (child: Subprocess) => void
 }
@@ -52,8 +54,10 @@ export class RoleProcess {
 
   static spawn(options: LaunchOptions): RoleProcess {
     const log = openSync(options.logFile, 'a', 0o600)
-    const child = Bun.spawn([process.execPath, 'src/cli/main.ts', 'start', options.role, ...options.flags], {
-      cwd: ROOT,
+    const main =
+      options.application === undefined ? 'src/cli/main.ts' : 'node_modules/millrace/dist/cli/main.js'
+    const child = Bun.spawn([process.execPath, main, 'start', options.role, ...options.flags], {
+      cwd: options.application ?? ROOT,
       env: { ...cleanEnvironment(), ...options.environment },
       stdio: ['ignore', log, log],
     })
