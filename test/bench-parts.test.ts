@@ -1,5 +1,6 @@
 /** The arithmetic of the benchmark: a wrong median or verdict would be a claim nobody measured. */
 import { describe, expect, test } from 'bun:test'
+import { bottleneckOf } from '../scripts/bench/bottleneck.ts'
 import { compare, type DuelOptions, duel } from '../scripts/bench/duel.ts'
 import { parseOptions } from '../scripts/bench/options.ts'
 import { orderLine, PAYLOAD_BYTES } from '../scripts/bench/payload.ts'
@@ -105,5 +106,22 @@ describe('the command line', () => {
     expect(parseOptions(['--with-peers']).scenarios.length).toBeGreaterThanOrEqual(without.length)
     expect(parseOptions([]).gate).toBe(true)
     expect(parseOptions(['--no-gate']).gate).toBe(false)
+  })
+})
+
+describe('a bottleneck', () => {
+  test('is the machine when all cores are used, whoever uses them', () => {
+    expect(bottleneckOf({ api: 0.5, worker: 0.95, redis: 0.45 }, 2)).toBe(
+      'the machine, 1.9 of 2 cores: worker 0.95, api 0.50, redis 0.45',
+    )
+  })
+
+  test('is the process that keeps a core busy while others wait', () => {
+    expect(bottleneckOf({ api: 0.2, worker: 0.97 }, 2)).toStartWith('worker, which kept a core busy')
+  })
+
+  test('is waiting when nobody does', () => {
+    expect(bottleneckOf({ api: 0.2, worker: 0.3 }, 2)).toStartWith('waiting: no process')
+    expect(bottleneckOf({}, 2)).toStartWith('waiting')
   })
 })

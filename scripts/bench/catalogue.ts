@@ -6,6 +6,8 @@ import { ingestClient } from './scenarios/ingest-client.ts'
 import { consumeNoop } from './scenarios/consume-noop.ts'
 import { consumeEmit } from './scenarios/consume-emit.ts'
 import { consumeOrdered } from './scenarios/consume-ordered.ts'
+import { aggregateView } from './scenarios/aggregate-view.ts'
+import { endToEnd } from './scenarios/end-to-end.ts'
 import { viewRead } from './scenarios/view-read.ts'
 import { scaleOut } from './scenarios/scale-out.ts'
 import { backlog } from './scenarios/backlog.ts'
@@ -13,4 +15,4 @@ import { memory } from './scenarios/memory.ts'
 import { latency } from './scenarios/latency.ts'
 import { coldStart } from './scenarios/cold-start.ts'
 
-export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, ingestClient, consumeNoop, consumeEmit, consumeOrdered, viewRead, scaleOut, backlog, memory, latency, coldStart]
+export const SCENARIOS: readonly Scenario[] = [ingestSingle, ingestBulk, ingestClient, consumeNoop, consumeEmit, consumeOrdered, aggregateView, endToEnd, viewRead, scaleOut, backlog, memory, latency, coldStart]

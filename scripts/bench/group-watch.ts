@@ -3,49 +3,19 @@
  * The same observer, for whoever consumes.
  */
 import type { Redis } from 'ioredis'
-import { RunError } from '../fleet/failure.ts'
-import { type NamedProcesses, ProcessorTime } from './processor-time.ts'
+import { type ProgressWatchOptions, watchProgress } from './progress-watch.ts'
 import type { Measure } from './scenario.ts'
 
-const LOOK_MS = 20
-const PATIENCE_MS = 60_000
-/** The start is not counted: connecting, compiling, the first reads. */
-const WARM_SHARE = 0.1
-
-export interface GroupWatchOptions {
+export interface GroupWatchOptions extends Omit<ProgressWatchOptions, 'done' | 'total'> {
   readonly client: Redis
   readonly streams: readonly string[]
   readonly commands: number
-  readonly processes: NamedProcesses
-  readonly signal: AbortSignal
-  /** Default 0.1. */
-  readonly warmShare?: number
 }
 
 /** Commands per second from the moment that a tenth is done until all are. */
 export async function watchUntilDone(options: GroupWatchOptions): Promise<Measure> {
-  const { client, streams, commands, processes, signal, warmShare = WARM_SHARE } = options
-  let from: { readonly atMs: number; readonly done: number; readonly used: ProcessorTime } | undefined
-  let last = { atMs: performance.now(), done: 0 }
-  for (;;) {
-    signal.throwIfAborted()
-    const done = await acknowledged(client, streams)
-    const atMs = performance.now()
-    if (done > last.done) last = { atMs, done }
-    if (from === undefined && done >= commands * warmShare)
-      from = { atMs, done, used: new ProcessorTime(processes) }
-    if (from !== undefined && done >= commands) {
-      const cores = from.used.cores()
-      return { value: ((done - from.done) * 1000) / (atMs - from.atMs), cores }
-    }
-    if (atMs - last.atMs > PATIENCE_MS) {
-      throw new RunError(
-        'failed',
-        `Nothing was acknowledged for ${PATIENCE_MS / 1000} s, ${done} of ${commands} so far.`,
-      )
-    }
-    await Bun.sleep(LOOK_MS)
-  }
+  const { client, streams, commands: total, ...watch } = options
+  return await watchProgress({ ...watch, total, done: () => acknowledged(client, streams) })
 }
 
 /** Entries that all groups of these streams have behind them. */
