@@ -18,7 +18,13 @@ export const consumeEmit: Scenario = {
       baseline: consuming.plain({ name: 'ioredis XREADGROUP + XACK, XADD', count: COUNT, emits: true }),
       budget: { of: 'ratio', is: 'at least', bound: 1 },
       rounds: { full: 5, quick: 2 },
-      setting: { backlog: commands, batchCountMax: COUNT, partitions: 1, workers: 1, inFlightMax: IN_FLIGHT_MAX },
+      setting: {
+        backlog: commands,
+        batchCountMax: COUNT,
+        partitions: 1,
+        workers: 1,
+        inFlightMax: IN_FLIGHT_MAX,
+      },
     })
     return [row]
   },

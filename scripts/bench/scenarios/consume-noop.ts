@@ -18,7 +18,13 @@ export const consumeNoop: Scenario = {
       baseline: consuming.plain({ name: 'ioredis XREADGROUP + XACK', count: COUNT }),
       budget: { of: 'ratio', is: 'at least', bound: 0.75 },
       rounds: { full: 5, quick: 2 },
-      setting: { backlog: commands, batchCountMax: COUNT, partitions: 1, workers: 1, inFlightMax: IN_FLIGHT_MAX },
+      setting: {
+        backlog: commands,
+        batchCountMax: COUNT,
+        partitions: 1,
+        workers: 1,
+        inFlightMax: IN_FLIGHT_MAX,
+      },
     })
     return [row]
   },

@@ -21,7 +21,14 @@ export const consumeOrdered: Scenario = {
       baseline: unordered.workers({ name: 'consume-noop', flags: ROOMY }),
       budget: { of: 'ratio', is: 'at least', bound: 0.7 },
       rounds: { full: 5, quick: 2 },
-      setting: { backlog: commands, keys: KEYS, partitions: PARTITIONS, batchCountMax: 500, workers: 1, inFlightMax: IN_FLIGHT_MAX },
+      setting: {
+        backlog: commands,
+        keys: KEYS,
+        partitions: PARTITIONS,
+        batchCountMax: 500,
+        workers: 1,
+        inFlightMax: IN_FLIGHT_MAX,
+      },
     })
     return [row]
   },
