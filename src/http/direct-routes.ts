@@ -27,6 +27,10 @@ interface DirectRoute {
   readonly answer: ExchangeAnswer
 }
 
+interface Found extends Pick<Exchange, 'path' | 'params'>, Pick<DirectRoute, 'method' | 'answer'> {}
+
+const KNOWN_MAX = 1000
+
 /** Query, fragment, or something encoded. */
 const NOT_PLAIN = /[?#%]/
 /** Length of `https://`, and at most the first character of a host. */
@@ -35,6 +39,8 @@ const HOST_AT = 8
 export class DirectRoutes {
   readonly #app: Hono<HttpEnv>
   readonly #routes: DirectRoute[] = []
+  /** What was found lately, by URL. */
+  readonly #known = new Map<string, Found>()
 
   constructor(app: Hono<HttpEnv>) {
     this.#app = app
@@ -51,16 +57,27 @@ export class DirectRoutes {
   }
 
   fetch(request: Request, server: HttpEnv['Bindings']): Response | Promise<Response> {
-    const { url, method } = request
-    if (!NOT_PLAIN.test(url)) {
-      const path = url.slice(url.indexOf('/', HOST_AT))
-      for (const route of this.#routes) {
-        if (route.method !== method || !path.startsWith(route.prefix)) continue
-        const params = paramsOf(path, route)
-        if (params !== undefined) return route.answer({ request, server, path, params })
-      }
+    const found = this.#find(request)
+    if (found === undefined) return this.#app.fetch(request, server)
+    const { path, params } = found
+    return found.answer({ request, server, path, params })
+  }
+
+  #find({ url, method }: Request): Found | undefined {
+    const known = this.#known.get(url)
+    if (known !== undefined && known.method === method) return known
+    if (NOT_PLAIN.test(url)) return undefined
+    const path = url.slice(url.indexOf('/', HOST_AT))
+    for (const route of this.#routes) {
+      if (route.method !== method || !path.startsWith(route.prefix)) continue
+      const params = paramsOf(path, route)
+      if (params === undefined) continue
+      const found = { method, path, params, answer: route.answer }
+      if (this.#known.size >= KNOWN_MAX) this.#known.clear()
+      this.#known.set(url, found)
+      return found
     }
-    return this.#app.fetch(request, server)
+    return undefined
   }
 }
 

@@ -77,6 +77,11 @@ export interface ViewAnswer {
 
 const PINGS_PER_TRUST = 4
 
+interface NamedProjection {
+  readonly projection: ProjectionDefinition
+  readonly reader: string
+}
+
 /** A view key with all the places it is read from. */
 interface ViewAddress {
   readonly projection: ProjectionDefinition
@@ -92,6 +97,7 @@ export class ViewReader extends Service implements HealthSource {
   readonly #wait: ViewWait
   readonly #pages: ViewPages
   readonly #flights = new Map<string, Promise<LoadedView>>()
+  readonly #projections = new Map<string, NamedProjection>()
   readonly #held = new WeakMap<LoadedView, ViewAnswer>()
   #subscriber: RedisLink | undefined
   #pings: PeriodicService | undefined
@@ -111,7 +117,9 @@ export class ViewReader extends Service implements HealthSource {
     this.#wait = new ViewWait(deps, this.#cache, this.stopSignal)
     this.#pages = new ViewPages(deps.command, this.#cache)
     for (const projection of deps.catalogue.projections.values()) {
-      this.#cache.watch(readerName(projection), this.#partitionsOf(projection))
+      const reader = readerName(projection)
+      this.#projections.set(projection.name, { projection, reader })
+      this.#cache.watch(reader, this.#partitionsOf(projection))
     }
   }
 
@@ -122,9 +130,9 @@ export class ViewReader extends Service implements HealthSource {
    * @throws MillraceError `view.unknown-projection`
    */
   held(name: string, key: string): ViewAnswer | undefined {
-    const projection = this.#projection(name)
+    const { projection, reader } = this.#named(name)
     const partitions = this.#placesOf(projection, key)
-    const view = this.#cache.get(readerName(projection), key, partitions)
+    const view = this.#cache.get(reader, key, partitions)
     if (view === undefined) return undefined
     this.#deps.telemetry.emit('view.read', { projection: name, cached: true })
     const known = this.#held.get(view)
@@ -143,8 +151,7 @@ export class ViewReader extends Service implements HealthSource {
    *   `projection.not-over-stream`, `projection.stopped`, `view.wait-timeout`, `redis.unavailable`, `redis.unknown`
    */
   async read(name: string, key: string, options: ReadOptions = {}): Promise<ViewAnswer> {
-    const projection = this.#projection(name)
-    const reader = readerName(projection)
+    const { projection, reader } = this.#named(name)
     const { after, signal } = options
     const waitMs = Math.min(
       this.#options.waitMaxMs,
@@ -172,7 +179,7 @@ export class ViewReader extends Service implements HealthSource {
    * @throws MillraceError `view.unknown-projection`, `cursor.invalid`, `command.malformed` for a limit out of bounds
    */
   async page(name: string, options: PageOptions = {}): Promise<ViewPage> {
-    const projection = this.#projection(name)
+    const { projection } = this.#named(name)
     return await this.#pages.read(projection, this.#partitionsOf(projection), options)
   }
 
@@ -250,9 +257,9 @@ export class ViewReader extends Service implements HealthSource {
     }
   }
 
-  #projection(name: string): ProjectionDefinition {
-    const projection = this.#deps.catalogue.projections.get(name)
-    if (projection !== undefined) return projection
+  #named(name: string): NamedProjection {
+    const named = this.#projections.get(name)
+    if (named !== undefined) return named
     throw new MillraceError('view.unknown-projection', 'There is no projection of this name.')
   }
 
