@@ -153,7 +153,8 @@ export class Fetcher extends Service {
       try {
         await this.#round()
       } catch (error) {
-        // The connection is lost, or will be: what was still on its way on it is found in the own pending list.
+        // A read that is still on its way must not bring anything any more when the own pending list is read.
+        if (this.#reads.length > 1) this.#options.reader.reconnect()
         this.#reads.length = 0
         this.#rereadDueMs = 0
         this.#waitingSinceMs = undefined
