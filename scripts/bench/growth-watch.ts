@@ -33,7 +33,10 @@ export async function watchGrowth(options: GrowthWatchOptions): Promise<Measure>
       return { value: ((length - from.length) * 1000) / (atMs - from.atMs), cores }
     }
     if (atMs - startMs > PATIENCE_MS) {
-      throw new RunError('failed', `${stream} has ${length} of ${entries} entries after ${PATIENCE_MS / 1000} s.`)
+      throw new RunError(
+        'failed',
+        `${stream} has ${length} of ${entries} entries after ${PATIENCE_MS / 1000} s.`,
+      )
     }
     await Bun.sleep(LOOK_MS)
   }

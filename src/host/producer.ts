@@ -118,16 +118,15 @@ class ProcessProducer implements Producer {
     }
   }
 
-  async send(
-    command: CommandDefinition,
-    payload: unknown,
-    options?: SendingOptions,
-  ): Promise<AcceptedCommand> {
-    const bus = this.#bus
-    this.#checkVersion(command)
-    if (options !== undefined) checkKnownOptions('send', options, SENDING_OPTIONS)
-    checkPayload(payload)
-    return await bus.submit(command.type, payload, options && submitOptions(options))
+  send(command: CommandDefinition, payload: unknown, options?: SendingOptions): Promise<AcceptedCommand> {
+    try {
+      this.#checkVersion(command)
+      if (options !== undefined) checkKnownOptions('send', options, SENDING_OPTIONS)
+      checkPayload(payload)
+      return this.#bus.submit(command.type, payload, options && submitOptions(options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   async sendMany(
