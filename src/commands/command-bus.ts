@@ -17,16 +17,16 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { AppendResult } from '../redis/command-log.ts'
 import type { RedisLink } from '../redis/connection.ts'
-import { partitionKeys } from '../redis/keys.ts'
 import type { ReplicaQuorum } from '../redis/replica-quorum.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
 import { AdmissionGate, checkDoor } from './admission-gate.ts'
-import { AppendLane, type AppendSink } from './append-lane.ts'
+import type { AppendSink } from './append-lane.ts'
 import { GroupSink, SingleSink, type SinkOwner } from './append-sinks.ts'
 import { type CommandReport, CommandStatusReader } from './command-status.ts'
 import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
 import { ReplicaWatch } from './replica-watch.ts'
+import { buildRoutes } from './route-table.ts'
 import {
   COMMAND_BUS_DEFAULTS,
   type CommandBusOptions,
@@ -422,32 +422,4 @@ export class CommandBus extends Service implements HealthSource {
         return result satisfies never
     }
   }
-}
-
-/** One lane for each partition, shared by the types of a stream. */
-function buildRoutes(
-  { link, quorum, catalogue, clock, telemetry, ids }: CommandBusParts,
-  options: CommandBusOptions,
-  gate: AdmissionGate,
-): Map<string, Route> {
-  const { batchCountMax, batchBytesMax, batchesInFlightMax } = options
-  const limits = {
-    ...{ batchCountMax, batchBytesMax, batchesInFlightMax },
-    windowMs: options.idempotencyWindowMs,
-    recordsMax: options.idempotencyRecordsMax,
-  }
-  const lanes = new Map<string, AppendLane[]>()
-  for (const { name, partitions } of catalogue.streams.values()) {
-    const toLane = (_: unknown, partition: number): AppendLane => {
-      const place = { keys: partitionKeys(name, partition), toId: ids.formatter(name, partition) }
-      return new AppendLane({ link, quorum, clock, telemetry, limits, ...place })
-    }
-    lanes.set(name, Array.from({ length: partitions }, toLane))
-  }
-  const routes = new Map<string, Route>()
-  for (const command of catalogue.commands.values()) {
-    const { stream } = command
-    routes.set(command.type, { command, stream, door: gate.door(stream), lanes: lanes.get(stream) ?? [] })
-  }
-  return routes
 }
