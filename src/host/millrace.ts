@@ -23,6 +23,7 @@ import { Leases } from '../leases/leases.ts'
 import { buildCatalogue, type Definition, versionKey } from '../policies/catalogue.ts'
 import { shownAddress } from '../redis/address.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
+import { HeartbeatThread } from '../runtime/heartbeat.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import { standingLeases } from './ambient-lease.ts'
@@ -202,6 +203,9 @@ export class MillraceHost implements Millrace {
     const { role, settings, logger } = this.#options
     const [clock, telemetry, supervisor] = [SYSTEM_CLOCK, this.#telemetry, this.#supervisor]
     await supervisor.start()
+    // First of all: it loads on another processor meanwhile, and would be waited for otherwise.
+    const works = role === 'work' || role === 'all'
+    const heartbeatThread = works ? await supervisor.run(new HeartbeatThread()) : undefined
     const { catalogue, files } = await this.#definitions()
     const url = settings.redisUrl ?? (await this.#ownRedis())
     const accepts = role === 'api' || role === 'all'
@@ -223,6 +227,7 @@ export class MillraceHost implements Millrace {
       lossWatch,
       ids,
       leases,
+      heartbeatThread,
       clock,
       telemetry,
       logger,
