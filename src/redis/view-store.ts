@@ -76,7 +76,7 @@ export async function commitViews(
   commit: ViewCommit,
 ): Promise<boolean> {
   const { reader, expected, checkpoint, changes } = commit
-  const { written, deleted, skipped } = changes
+  const { written, deleted } = changes
   const touched = written.length + deleted.length
   const announced = touched > ANNOUNCED_KEYS_MAX ? null : [...written.map(({ key }) => key), ...deleted]
   const announcement = packPayload([expected, checkpoint, announced])
