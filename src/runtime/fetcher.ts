@@ -57,8 +57,8 @@ export interface FetcherOptions {
   /** Most entries of one read. */
   readonly readCountMax: number
   readonly onEntries: (entries: readonly ReadEntry[]) => void
-  /** True while reading should wait, for a moment. */
-  readonly isHeld: () => boolean
+  /** True while reading should wait, for a moment; so many entries were just read and are not yet in hand. */
+  readonly isHeld: (arriving: number) => boolean
   /** Called when the consumer group is not there. */
   readonly onGroupGone: () => Promise<void>
   /** Called after each look through the own pending list, before anything new is read. */
@@ -129,7 +129,7 @@ export class Fetcher extends Service {
   /** True when it could take more now. */
   get hasRoom(): boolean {
     const { inFlight, isHeld } = this.#options
-    return inFlight.room >= this.#sources.length && !isHeld()
+    return inFlight.room >= this.#sources.length && !isHeld(0)
   }
 
   /** Dials again: whatever is waited for on this connection fails, and the own pending list is read before anything new. */
@@ -173,7 +173,7 @@ export class Fetcher extends Service {
       await this.#connect()
       if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
       const countMax = this.#countMax(0)
-      if (countMax < 1 || isHeld()) {
+      if (countMax < 1 || isHeld(0)) {
         this.#waitingSinceMs ??= clock.monotonicMs()
         await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
         return
@@ -211,7 +211,11 @@ export class Fetcher extends Service {
     const isSameConnection = reader.ready && reader.generation === this.#generation
     const isDue = clock.monotonicMs() >= this.#rereadDueMs
     return (
-      isSameConnection && !isDue && !this.stopSignal.aborted && !isHeld() && this.#countMax(arriving) >= 1
+      isSameConnection &&
+      !isDue &&
+      !this.stopSignal.aborted &&
+      !isHeld(arriving) &&
+      this.#countMax(arriving) >= 1
     )
   }
 
