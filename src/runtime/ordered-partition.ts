@@ -137,9 +137,9 @@ export class OrderedPartition implements Holdings {
       blockMs: links.options.blockMs,
       readCountMax: options.options.readCountMax,
       onEntries: (entries) => this.#onEntries(entries),
-      isHeld: (arriving) => dispatcher.holding || this.#isShut(arriving),
+      isHeld: () => dispatcher.holding || this.#isShut,
       // At its bound of waiting commands, all of them behind others that wait for their time, it does what it should.
-      isPaused: () => this.#isShut(0) || (this.#active === 0 && this.#inFlight.room < 1),
+      isPaused: () => this.#isShut || (this.#active === 0 && this.#inFlight.room < 1),
       runEndedMs: () => dispatcher.runEndedMs,
       runLimitMs: options.runLimitMs,
       onGroupGone: async () => this.#lose(),
@@ -195,9 +195,9 @@ export class OrderedPartition implements Holdings {
   }
 
   /** Redis is too full: at most one batch in hand, or none at all. */
-  #isShut(arriving: number): boolean {
+  get #isShut(): boolean {
     const { pressure } = this.#options.server
-    return pressure === 'stop' || (pressure === 'drain' && this.#active + arriving > 0)
+    return pressure === 'stop' || (pressure === 'drain' && this.#active > 0)
   }
 
   async start(): Promise<void> {

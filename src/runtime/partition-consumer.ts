@@ -90,8 +90,8 @@ export class PartitionConsumer {
       command,
       blockMs: options.links.options.blockMs,
       readCountMax: options.options.readCountMax,
-      isHeld: (arriving) => dispatcher.holding || this.#isShut(arriving),
-      isPaused: () => this.#isShut(0),
+      isHeld: () => dispatcher.holding || this.#isShut,
+      isPaused: () => this.#isShut,
       runEndedMs: () => dispatcher.runEndedMs,
       runLimitMs: options.runLimitMs,
     })
@@ -119,9 +119,9 @@ export class PartitionConsumer {
   }
 
   /** Redis is too full: at most one batch in hand, or none at all. */
-  #isShut(arriving: number): boolean {
+  get #isShut(): boolean {
     const { pressure } = this.#options.server
-    return pressure === 'stop' || (pressure === 'drain' && this.#inFlight.count + arriving > 0)
+    return pressure === 'stop' || (pressure === 'drain' && this.#inFlight.count > 0)
   }
 
   /** Takes over from the dead that were seen. */
