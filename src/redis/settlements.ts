@@ -129,8 +129,9 @@ export async function settle(
   membership: Membership,
   request: SettleRequest,
 ): Promise<SettleAnswer> {
-  const eventful = request.successes.filter(isEventful)
-  const others = request.successes.filter((success) => !isEventful(success))
+  const eventful: Success[] = []
+  const others: Success[] = []
+  for (const success of request.successes) (isEventful(success) ? eventful : others).push(success)
   const { scriptKeys, args } = settleArguments(membership, { ...request, successes: others }, eventful)
   const answer = await link.run('settle', scriptKeys, args)
   if (!Array.isArray(answer)) return FENCED
@@ -157,7 +158,9 @@ function inOrder(
 }
 
 function verdicts(letters: string): Verdict[] {
-  return Array.from(letters, (letter) => LETTERS[letter] ?? 'settled-before')
+  const read: Verdict[] = []
+  for (let i = 0; i < letters.length; i++) read.push(LETTERS[letters.charAt(i)] ?? 'settled-before')
+  return read
 }
 
 /** An ordered command that leaves a record behind is told as a ready one: both streams are the same there. */

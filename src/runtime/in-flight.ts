@@ -23,6 +23,8 @@ export class InFlight {
   #typicalBytes = TYPICAL_BYTES
   #waiting: (() => void) | undefined
 
+  readonly #onAbort = (): void => this.notify()
+
   constructor(clock: Clock, countMax: number, bytesMax: number) {
     this.#clock = clock
     this.#countMax = countMax
@@ -91,9 +93,14 @@ export class InFlight {
 
   /** Resolves when something leaves, or after `limitMs`. */
   async change(limitMs: number, signal: AbortSignal): Promise<void> {
-    const left = new AbortController()
-    this.#waiting = () => left.abort()
-    await this.#clock.sleep(limitMs, AbortSignal.any([signal, left.signal]))
+    if (signal.aborted) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#waiting = resolve
+    const timer = this.#clock.after(limitMs, resolve)
+    signal.addEventListener('abort', this.#onAbort, { once: true })
+    await promise
+    timer.cancel()
+    signal.removeEventListener('abort', this.#onAbort)
   }
 }
 

@@ -204,7 +204,9 @@ export class Settler {
     const count = { done: answer.plainAcknowledged, retried: 0, dead: 0, conflicts: 0, events: 0 }
     let stale = batch.plain.length - answer.plainAcknowledged
     for (const run of batch.plain) onSettled(run, 'ended', undefined)
-    for (const [i, run] of batch.successes.entries()) {
+    // By index: pairs of an iterator, one for each command, were a twentieth of a worker's time with events.
+    for (let i = 0; i < batch.successes.length; i++) {
+      const run = at(batch.successes, i)
       const verdict = answer.successes[i]
       if (verdict === 'conflict') {
         count.conflicts += 1
@@ -217,7 +219,8 @@ export class Settler {
       } else stale += 1
       onSettled(run, 'ended', undefined)
     }
-    for (const [i, run] of batch.failures.entries()) {
+    for (let i = 0; i < batch.failures.length; i++) {
+      const run = at(batch.failures, i)
       const failure = batch.request.failures[i]
       if (answer.failures[i] === 'conflict') {
         count.conflicts += 1
