@@ -85,8 +85,8 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/ordered-partition.ts',
-        search: 'if (!this.#queues.add(item)) continue',
-        replacement: 'this.#queues.add(item)',
+        search: 'if (!this.#queues.add(command)) continue',
+        replacement: 'this.#queues.add(command)',
       },
     ],
     guards: [
@@ -104,7 +104,7 @@ export const ORDERING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/ordered-partition.ts',
-        search: 'const held = this.#held.get(entryId)',
+        search: 'const held = this.#held.get(read.entryId)',
         replacement: "const held = this.#held.get('')",
       },
     ],

@@ -42,7 +42,7 @@ export const READING_MUTANTS: readonly Mutant[] = [
     promise: 'P3',
     edits: [
       { file: FETCHER, search: '!inFlight.has(inFlightKey(source, id))', replacement: 'id !== undefined' },
-      { file: 'src/runtime/in-flight.ts', search: 'if (this.has(key)) return false', replacement: '' },
+      { file: 'src/runtime/in-flight.ts', search: '    if (this.#held.size === size) return false\n', replacement: '' },
     ],
     guards: [
       {
@@ -221,7 +221,7 @@ export const READING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: FETCHER,
-        search: 'Math.min(readCountMax, Math.floor(inFlight.room / this.#sources.length))',
+        search: 'Math.min(readCountMax, Math.floor((inFlight.room - expected) / parts))',
         replacement: 'readCountMax',
       },
     ],
