@@ -96,10 +96,7 @@ async function startWorld(): Promise<World> {
       return runs.map((run, i) => {
         const outcome = outcomes[i]
         if (outcome === undefined) throw new Error('no outcome')
-        return toDecided(
-          run,
-          decideSettlement(outcome, run.attempt, running.options, () => 0.5),
-        )
+        return toDecided(run, decideSettlement(outcome, run.attempt, running.options, 0.5))
       })
     },
     settleAll: async (consumer, decided) =>

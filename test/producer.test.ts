@@ -171,8 +171,10 @@ test('of many commands each has its own fate, in its place', async () => {
     { command: place, payload: { orderId: 'm-1', quantity: -1 } },
     { command: place, payload: { orderId: 'm-1' }, idempotencyKey: 'ü' },
     { command: place, payload: { orderId: 'm-1', quantity: 3 }, expiresInMs: 60_000 },
+    { command: note, payload: { n: 1 }, delayMS: 5 } as { command: typeof note; payload: { n: number } },
   ])
-  expect(codes(outcomes)).toEqual([undefined, 'command.invalid', 'command.invalid', undefined])
+  const [invalid, unknown] = ['command.invalid', 'config.unknown-option']
+  expect(codes(outcomes)).toEqual([undefined, invalid, invalid, undefined, unknown])
   expect(await producer.sendMany([])).toEqual([])
 })
 

@@ -172,7 +172,7 @@ test('a request that can not be settled is split also when its first failures we
     run: (_name: string, _keys: readonly string[], args: readonly unknown[]) => {
       calls += 1
       if (calls <= 6 || args[3] !== 1) return Promise.reject(new Error('no'))
-      return Promise.resolve([1, '', '', ''])
+      return Promise.resolve([1, '', '', '', ''])
     },
   } as unknown as RedisLink
   const clock = { ...SYSTEM_CLOCK, sleep: () => SYSTEM_CLOCK.sleep(1) }

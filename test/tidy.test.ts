@@ -24,8 +24,15 @@ const instead: Record<string, string> = {
   helper: 'the noun it owns',
   util: 'the noun it owns',
 }
-/** Names the platform chose: Error's and pub/sub's `message`, worker ports, byte positions in a buffer. */
-const platformNames = new Set(['message', 'errorMessage', 'onmessage', 'postMessage', 'byteOffset'])
+/** Names the platform chose: Error's and pub/sub's `message`, worker ports, byte positions in a buffer, what `bun install` pins. */
+const platformNames = new Set([
+  'message',
+  'errorMessage',
+  'onmessage',
+  'postMessage',
+  'byteOffset',
+  'bun.lock',
+])
 
 const src = await parseSources('src/**/*.ts')
 const sources = [...src, ...(await parseSources('{workers,scripts}/**/*.ts'))]

@@ -6,6 +6,7 @@ import { RunError } from '../fleet/failure.ts'
 import { Progress, tellAs } from '../fleet/progress.ts'
 import { REDIS_SERVER } from '../fleet/redis-server.ts'
 import type { BenchOptions } from './options.ts'
+import { installPeers } from './peers.ts'
 import { type BenchResult, jsonReport, markdownReport, rowLine } from './report.ts'
 import type { Row, Scenario } from './scenario.ts'
 import { readSetting } from './setting.ts'
@@ -19,6 +20,7 @@ export class Bench {
   readonly #folder: string = mkdtempSync(join(tmpdir(), 'millrace-bench-'))
   readonly #progress: Progress = new Progress('bench', () => ({ share: this.#share, parts: [this.#doing] }))
   #stage: Stage | undefined
+  #peersFolder: string | undefined
   #share = 0
   #doing = 'starting'
 
@@ -46,7 +48,7 @@ export class Bench {
 
   /** Answers the exit code. */
   async run(): Promise<number> {
-    const { scenarios, quick, gate } = this.#options
+    const { scenarios, quick, gate, withPeers } = this.#options
     if (Bun.which(REDIS_SERVER) === null) {
       throw new RunError(
         'unavailable',
@@ -58,6 +60,10 @@ export class Bench {
       tell(
         `the load of this machine is ${setting.loadBefore}: something else is running, and figures will tell it`,
       )
+    }
+    if (withPeers) {
+      tell('installing peers in scripts/bench/peers')
+      this.#peersFolder = await installPeers(this.#abort.signal)
     }
     this.#progress.start()
     const rows: Row[] = []
@@ -79,7 +85,7 @@ export class Bench {
       quick,
       seconds,
       signal: this.#abort.signal,
-      peersFolder: undefined,
+      peersFolder: this.#peersFolder,
       tell: (line) => {
         this.#doing = line
       },

@@ -14,6 +14,7 @@ import { latency } from './scenarios/latency.ts'
 import { memory } from './scenarios/memory.ts'
 import { scaleOut } from './scenarios/scale-out.ts'
 import { viewRead } from './scenarios/view-read.ts'
+import { vsBullmq } from './scenarios/vs-bullmq.ts'
 
 export const SCENARIOS: readonly Scenario[] = [
   ingestSingle,
@@ -30,4 +31,5 @@ export const SCENARIOS: readonly Scenario[] = [
   memory,
   latency,
   coldStart,
+  vsBullmq,
 ]

@@ -1,5 +1,4 @@
-/** Watches a stream grow from outside, by its length: the same observer, for whoever appends. */
-import type { Redis } from 'ioredis'
+/** Watches from outside how a count grows, such as the length of a stream: the same observer, for whoever makes it grow. */
 import { RunError } from '../fleet/failure.ts'
 import { type NamedProcesses, ProcessorTime } from './processor-time.ts'
 import type { Measure } from './scenario.ts'
@@ -10,33 +9,30 @@ const PATIENCE_MS = 20_000
 const WARM_SHARE = 0.2
 
 export interface GrowthWatchOptions {
-  readonly client: Redis
-  readonly stream: string
-  readonly entries: number
+  readonly count: () => Promise<number>
+  /** What it grows to. */
+  readonly goal: number
   readonly processes: NamedProcesses
   readonly signal: AbortSignal
 }
 
-/** Entries per second from the moment that a fifth is there until all are. */
+/** Growth per second from the moment that a fifth is there until all is. */
 export async function watchGrowth(options: GrowthWatchOptions): Promise<Measure> {
-  const { client, stream, entries, processes, signal } = options
-  let from: { readonly atMs: number; readonly length: number; readonly used: ProcessorTime } | undefined
-  const startMs = performance.now()
+  const { count, goal, processes, signal } = options
+  let from: { readonly atMs: number; readonly count: number; readonly used: ProcessorTime } | undefined
+  let last = { atMs: performance.now(), count: 0 }
   for (;;) {
     signal.throwIfAborted()
-    const length = await client.xlen(stream)
-    const atMs = performance.now()
-    if (from === undefined && length >= entries * WARM_SHARE)
-      from = { atMs, length, used: new ProcessorTime(processes) }
-    if (from !== undefined && length >= entries) {
+    const now = { count: await count(), atMs: performance.now() }
+    if (from === undefined && now.count >= goal * WARM_SHARE)
+      from = { ...now, used: new ProcessorTime(processes) }
+    if (from !== undefined && now.count >= goal) {
       const cores = from.used.cores()
-      return { value: ((length - from.length) * 1000) / (atMs - from.atMs), cores }
+      return { value: ((now.count - from.count) * 1000) / (now.atMs - from.atMs), cores }
     }
-    if (atMs - startMs > PATIENCE_MS) {
-      throw new RunError(
-        'failed',
-        `${stream} has ${length} of ${entries} entries after ${PATIENCE_MS / 1000} s.`,
-      )
+    if (now.count > last.count) last = now
+    if (now.atMs - last.atMs > PATIENCE_MS) {
+      throw new RunError('failed', `It stands at ${now.count} of ${goal} since ${PATIENCE_MS / 1000} s.`)
     }
     await Bun.sleep(LOOK_MS)
   }

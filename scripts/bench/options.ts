@@ -1,6 +1,7 @@
 /** What the benchmark is asked to do: the command line, checked as a whole before anything is started. */
 import { Command } from 'commander'
 import { findNamed, parseArguments, wholeNumber } from '../fleet/arguments.ts'
+import { RunError } from '../fleet/failure.ts'
 import { SCENARIOS } from './catalogue.ts'
 import type { Scenario } from './scenario.ts'
 
@@ -50,11 +51,19 @@ export function parseOptions(args: readonly string[]): BenchOptions {
   const parsed = parseArguments<Parsed>(program, args)
   const named = program.args.flatMap((name) => name.split(','))
   const withPeers = parsed.withPeers ?? false
+  const scenarios =
+    named.length === 0
+      ? SCENARIOS.filter(({ needsPeers }) => withPeers || needsPeers !== true)
+      : named.map((name) => findNamed('scenario', SCENARIOS, name))
+  const lacking = scenarios.find(({ needsPeers }) => needsPeers === true && !withPeers)
+  if (lacking !== undefined) {
+    throw new RunError(
+      'usage',
+      `${lacking.name} compares with another system: add --with-peers, which installs it.`,
+    )
+  }
   return {
-    scenarios:
-      named.length === 0
-        ? SCENARIOS.filter(({ needsPeers }) => withPeers || needsPeers !== true)
-        : named.map((name) => findNamed('scenario', SCENARIOS, name)),
+    scenarios,
     quick: parsed.quick ?? false,
     seconds: parsed.seconds,
     json: parsed.json,

@@ -95,8 +95,7 @@ export class Intake {
     const key = command.key === undefined ? '' : keyOf(command, valid)
     const expiresAtMs =
       options.expires === undefined ? undefined : this.#checkExpiry(options.expires, options)
-    const times = { atMs: this.#clock.nowMs(), expiresAtMs }
-    const { blob, headerBytes } = packed(command, times, key, options.trace, valid)
+    const { blob, headerBytes } = this.#pack(command, key, expiresAtMs, options.trace, valid)
     const payloadBytes = blob.length - headerBytes
     if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
@@ -104,7 +103,10 @@ export class Intake {
         `The payload of "${command.type}" has ${payloadBytes} bytes; at most ${this.#limits.payloadBytesMax} are allowed.`,
       )
     }
-    const partition = partitionOf(command.key === undefined ? blob.subarray(headerBytes) : key, lanes.length)
+    const partition =
+      lanes.length === 1
+        ? 0
+        : partitionOf(command.key === undefined ? blob.subarray(headerBytes) : key, lanes.length)
     const lane = lanes[partition]
     if (lane === undefined) {
       throw new MillraceError('config.invalid', `Stream "${route.stream}" has no partition ${partition}.`)
@@ -118,6 +120,26 @@ export class Intake {
       blob,
       mark: markOf(command.type, input, options),
       deliver: options.deliver === undefined ? undefined : this.#checkDelivery(options.deliver),
+    }
+  }
+
+  /** @throws MillraceError `command.invalid` */
+  #pack(
+    { type, version }: CommandDefinition,
+    key: string,
+    expiresAtMs: number | undefined,
+    traceparent: string | undefined,
+    payload: unknown,
+  ): PackedEntry {
+    const trace = traceparent === undefined ? undefined : packTrace(traceparent)
+    const atMs = this.#clock.nowMs()
+    try {
+      return packEntry(
+        { type, version, atMs, key, trace, tickMs: undefined, expiresAtMs, trail: undefined },
+        payload,
+      )
+    } catch (error) {
+      throw toStorageError(error, type)
     }
   }
 
@@ -190,22 +212,6 @@ function markOf(type: string, input: unknown, options: SubmitOptions): Idempoten
     idempotencyKey,
     fingerprint ?? fingerprintOf(type, 'payload', pack(type, input)),
   )
-}
-
-/** @throws MillraceError `command.invalid` */
-function packed(
-  { type, version }: CommandDefinition,
-  times: { readonly atMs: number; readonly expiresAtMs: number | undefined },
-  key: string,
-  traceparent: string | undefined,
-  payload: unknown,
-): PackedEntry {
-  const trace = traceparent === undefined ? undefined : packTrace(traceparent)
-  try {
-    return packEntry({ type, version, ...times, key, trace, tickMs: undefined, trail: undefined }, payload)
-  } catch (error) {
-    throw toStorageError(error, type)
-  }
 }
 
 function toStorageError(error: unknown, type: string): MillraceError {

@@ -22,6 +22,7 @@ import type { TelemetryListener } from '../contracts/telemetry.ts'
 import { Leases } from '../leases/leases.ts'
 import { type Definition, versionKey } from '../policies/catalogue.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
+import { HeartbeatThread } from '../runtime/heartbeat.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import { standingLeases } from './ambient-lease.ts'
@@ -193,6 +194,9 @@ export class MillraceHost implements Millrace {
     const { role, settings, logger } = this.#options
     const [clock, telemetry, supervisor] = [SYSTEM_CLOCK, this.#telemetry, this.#supervisor]
     await supervisor.start()
+    // First of all: it loads on another processor meanwhile, and would be waited for otherwise.
+    const works = role === 'work' || role === 'all'
+    const heartbeatThread = works ? await supervisor.run(new HeartbeatThread()) : undefined
     const { files, redis, ...laid } = await this.#foundation.lay()
     const { links, catalogue } = laid
     const leases = await supervisor.run(standingLeases(new Leases({ links, clock, telemetry })))
@@ -202,6 +206,7 @@ export class MillraceHost implements Millrace {
       supervisor,
       settings,
       leases,
+      heartbeatThread,
       clock,
       telemetry,
       logger,

@@ -118,16 +118,15 @@ class ProcessProducer implements Producer {
     }
   }
 
-  async send(
-    command: CommandDefinition,
-    payload: unknown,
-    options?: SendingOptions,
-  ): Promise<AcceptedCommand> {
-    const bus = this.#bus
-    this.#checkVersion(command)
-    if (options !== undefined) checkKnownOptions('send', options, SENDING_OPTIONS)
-    checkPayload(payload)
-    return await bus.submit(command.type, payload, options && submitOptions(options))
+  send(command: CommandDefinition, payload: unknown, options?: SendingOptions): Promise<AcceptedCommand> {
+    try {
+      this.#checkVersion(command)
+      if (options !== undefined) checkKnownOptions('send', options, SENDING_OPTIONS)
+      checkPayload(payload)
+      return this.#bus.submit(command.type, payload, options && submitOptions(options))
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   async sendMany(
@@ -167,10 +166,11 @@ class ProcessProducer implements Producer {
   /** What is refused here keeps its place among the others. */
   #toSubmission(sending: Sending): MaybeSubmission {
     try {
-      checkKnownOptions('A command of sendMany', sending, SENDING_FIELDS)
       const { command, payload } = sending
       this.#checkVersion(command)
       checkPayload(payload)
+      if (isBare(sending)) return { type: command.type, payload }
+      checkKnownOptions('A command of sendMany', sending, SENDING_FIELDS)
       return { type: command.type, payload, ...submitOptions(sending) }
     } catch (error) {
       if (errorCode(error) !== undefined) return error as MillraceError
@@ -187,6 +187,12 @@ class ProcessProducer implements Producer {
       `"${command.type}" is sent in version ${command.version}, and this producer was opened with version ${known.version}: use that definition, or open it with yours.`,
     )
   }
+}
+
+/** Without options, as most are: there is nothing to check and to copy. */
+function isBare(sending: Sending): boolean {
+  for (const name in sending) if (name !== 'command' && name !== 'payload') return false
+  return true
 }
 
 function submitOptions(options: SendingOptions): SubmitOptions {

@@ -8,6 +8,7 @@ import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { LossWatch } from '../redis/loss-watch.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { HeartbeatThread } from '../runtime/heartbeat.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import type { Replication } from './connections.ts'
@@ -23,6 +24,8 @@ export interface RoleGround {
   readonly lossWatch: LossWatch
   readonly ids: CommandIds
   readonly leases: Leases
+  /** Loading since the start of the process, in roles that work. */
+  readonly heartbeatThread: HeartbeatThread | undefined
   readonly clock: Clock
   readonly telemetry: TelemetryHub
   readonly logger: Logger

@@ -26,6 +26,7 @@ import { ViewReader } from '../projections/view-reader.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
+import { Heartbeat, type HeartbeatOptions } from '../runtime/heartbeat.ts'
 import type { Service } from '../runtime/service.ts'
 import { AdminListener, type ProcessHealth } from './admin-listener.ts'
 import { openEntrance } from './command-entrance.ts'
@@ -110,15 +111,20 @@ class RoleStart {
   /** A process of all roles may have nothing to handle; one that is there to work may not. */
   async consumer(role: Role): Promise<void> {
     const { settings, links, command, replication, catalogue, ids, clock, telemetry, logger } = this.#ground
-    if (catalogue.handlers.size === 0 && (role === 'all' || catalogue.singletons.size > 0)) return
+    const { heartbeatThread } = this.#ground
+    if (catalogue.handlers.size === 0 && (role === 'all' || catalogue.singletons.size > 0)) {
+      await heartbeatThread?.stop()
+      return
+    }
     const options = {
       inFlightMax: settings.inFlightMax,
       drainLimitMs: Math.ceil(settings.drainLimitMs * HANDLERS_SHARE),
     }
     const handlers = runnableHandlers(catalogue, { link: command, clock })
     const rule = replication?.rule
+    const makeHeartbeat = (chosen: HeartbeatOptions) => new Heartbeat(chosen, heartbeatThread)
     const parts = { links, command, catalogue, ids, clock, telemetry, logger, handlers, options, rule }
-    await this.#run(new Consumer(parts))
+    await this.#run(new Consumer({ ...parts, makeHeartbeat }))
   }
 
   async singletons(): Promise<void> {

@@ -2,7 +2,7 @@
  * MessagePack from strangers: the bytes are walked before anything is decoded, so that no header can claim more than was
  * sent, nothing nests too deeply, keys are texts, and no extension but the timestamp (https://msgpack.org) comes through.
  */
-import { Unpackr } from 'msgpackr'
+import { Unpackr } from 'msgpackr/unpack'
 import { MillraceError, type PayloadIssue } from '../contracts/errors.ts'
 import { DEPTH_MAX, isForbiddenKey, payloadRefusal } from './payload-limits.ts'
 

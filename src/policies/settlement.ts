@@ -15,12 +15,12 @@ type Limits = BackoffOptions & Pick<Required<HandlerOptions>, 'attemptsMax'>
 
 const DELAY_MAX_MS = 366 * 86_400_000
 
-/** `attempt` is the number of the run that just ended, 1 for the first. `random` draws from [0, 1), uniformly. */
+/** `attempt` is the number of the run that just ended, 1 for the first. `random` is uniform in [0, 1), for retries alone. */
 export function decideSettlement(
   outcome: Outcome,
   attempt: number,
   limits: Limits,
-  random: () => number,
+  random: number,
 ): Settlement {
   switch (outcome.outcome) {
     case 'done':
@@ -32,7 +32,7 @@ export function decideSettlement(
       const wanted = outcome.delayMs
       const delayMs =
         wanted === undefined || !Number.isFinite(wanted)
-          ? backoffMs(attempt, limits, random())
+          ? backoffMs(attempt, limits, random)
           : Math.min(DELAY_MAX_MS, Math.max(0, Math.floor(wanted)))
       return { kind: 'retry', error: outcome.reason, delayMs }
     }

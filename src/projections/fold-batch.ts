@@ -28,6 +28,8 @@ export interface HotView {
   /** What the cache was told about `bytes`. */
   accountedBytes: number
   packed: Buffer | undefined
+  /** True from the first event of the present batch that names it until the batch is kept. */
+  isTouched: boolean
   /** The last step of the present batch that changed it. */
   changedBy: Step | undefined
 }
@@ -70,7 +72,8 @@ export class FoldBatch {
   readonly #from: number
   readonly #careful: boolean
   readonly #fresh = new Map<string, HotView>()
-  readonly #touched = new Set<HotView>()
+  readonly #touched: HotView[] = []
+  readonly #isCrowded: boolean
   readonly #steps: Step[] = []
   readonly #skipped: SkippedEvent[] = []
   /** Index of the first entry that is not in the batch. */
@@ -82,6 +85,7 @@ export class FoldBatch {
     this.#from = from
     this.#careful = careful
     this.end = from
+    this.#isCrowded = isCrowded(setting.hot)
   }
 
   /** The last entry of the batch. */
@@ -94,7 +98,7 @@ export class FoldBatch {
   }
 
   get viewCount(): number {
-    return this.#touched.size
+    return this.#touched.length
   }
 
   /** Asks which views each event touches. Takes entries before `to`, until a bound is reached or one can't be folded. */
@@ -112,7 +116,7 @@ export class FoldBatch {
         return entry === this.#from ? fault : undefined
       }
       this.end = entry + 1
-      if (this.#steps.length >= eventsMax || this.#touched.size >= viewsMax) return undefined
+      if (this.#steps.length >= eventsMax || this.#touched.length >= viewsMax) return undefined
     }
     return undefined
   }
@@ -156,9 +160,12 @@ export class FoldBatch {
   }
 
   #view(key: string): HotView {
-    const known = this.#setting.hot.get(key) ?? this.#fresh.get(key)
+    const { hot } = this.#setting
+    const known = (this.#isCrowded ? hot.get(key) : hot.peek(key)) ?? this.#fresh.get(key)
     if (known !== undefined) {
-      this.#touched.add(known)
+      if (known.isTouched) return known
+      known.isTouched = true
+      this.#touched.push(known)
       return known
     }
     this.#checkKey(key)
@@ -169,10 +176,11 @@ export class FoldBatch {
       bytes: 0,
       accountedBytes: 0,
       packed: undefined,
+      isTouched: true,
       changedBy: undefined,
     }
     this.#fresh.set(key, view)
-    this.#touched.add(view)
+    this.#touched.push(view)
     return view
   }
 
@@ -293,6 +301,7 @@ export class FoldBatch {
     const { hot } = this.#setting
     for (const view of this.#touched) {
       view.changedBy = undefined
+      view.isTouched = false
       if (view.value === undefined) {
         hot.delete(view.key)
         continue
@@ -318,6 +327,11 @@ export class FoldBatch {
     const error = foldError(this.#setting.projection.name, type, position, thrown)
     return { entry: step.entry, position, error, skippable: true }
   }
+}
+
+/** While there is room for as much again nothing leaves, and who was used last need not be known. */
+function isCrowded({ size, max, calculatedSize, maxSize }: HotViews): boolean {
+  return 2 * size > max || 2 * calculatedSize > maxSize
 }
 
 /** A view of its own, whatever `initial` hands out. */

@@ -50,8 +50,10 @@ export interface ProjectorOptions {
 }
 
 export const PROJECTOR_DEFAULTS: ProjectorOptions = {
-  batchEventsMax: 1000,
-  batchViewsMax: 1000,
+  // Behind a backlog a batch this long writes a hot view once for several events: with 10,000 views 1.2 times as many events a
+  // second as batches of 1000. Where events are folded as they come, batches are as short as what came.
+  batchEventsMax: 4000,
+  batchViewsMax: 4000,
   batchBytesMax: 8 * 1024 * 1024,
   viewBytesMax: 4 * 1024 * 1024,
   hotViewsMax: 100_000,

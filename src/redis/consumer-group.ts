@@ -279,9 +279,10 @@ export interface ConnectionIdentity {
 }
 
 export async function identifyConnection(link: RedisLink): Promise<ConnectionIdentity> {
-  const id = replyNumber(await link.use('CLIENT ID', (client) => client.client('ID')))
-  const info = await link.use('INFO', (client) => client.info('server'))
-  return { id, runId: /^run_id:(\w+)/m.exec(info)?.[1] ?? '' }
+  const [id, info] = await link.use('CLIENT ID and INFO', (client) =>
+    Promise.all([client.client('ID'), client.info('server')]),
+  )
+  return { id: replyNumber(id), runId: /^run_id:(\w+)/m.exec(info)?.[1] ?? '' }
 }
 
 /** Ends a connection that the server may still be serving; one that is gone already is fine. */

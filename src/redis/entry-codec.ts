@@ -17,7 +17,7 @@
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
-import { Packr, RESERVE_START_SPACE } from 'msgpackr'
+import { Packr, RESERVE_START_SPACE } from 'msgpackr/pack'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 

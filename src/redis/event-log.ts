@@ -20,8 +20,8 @@ import type { PartitionKeys } from './keys.ts'
 /** One event as it lies in the log. Its payload is not decoded yet. */
 export interface LoggedEvent {
   readonly blob: Buffer
-  /** Token of the command that caused it. */
-  readonly token: string
+  /** Token of the command that caused it, latin1; text when a fold asks for the command's id. */
+  readonly token: Buffer
   /** Undefined when this version can't read its header; `fault` says why. */
   readonly header: Entry | undefined
   readonly fault: MillraceError | undefined
@@ -60,7 +60,7 @@ export interface EventLogOptions {
 }
 
 /** A chunk holds about this much; an entry is never cut, and its size is known only once it is read. */
-const CHUNK_EVENTS = 1000
+const CHUNK_EVENTS = 4000
 const CHUNK_BYTES = 1024 * 1024
 const ENTRIES_FIRST = 8
 const ENTRIES_MAX = 256
@@ -198,7 +198,7 @@ function readChunk(after: string, reply: readonly unknown[]): EventChunk | undef
     const logged: LoggedEvent[] = []
     for (let i = 0; i + 1 < fields.length; i += 2) {
       const blob = replyBuffer(fields[i + 1])
-      logged.push(readEvent(replyText(fields[i]), blob))
+      logged.push(readEvent(replyBuffer(fields[i]), blob))
       bytes += blob.length
     }
     events += logged.length
@@ -208,7 +208,7 @@ function readChunk(after: string, reply: readonly unknown[]): EventChunk | undef
   return last === undefined ? undefined : { after, last: last.id, entries, events, bytes }
 }
 
-function readEvent(token: string, blob: Buffer): LoggedEvent {
+function readEvent(token: Buffer, blob: Buffer): LoggedEvent {
   try {
     return { blob, token, header: decodeEntry(blob), fault: undefined }
   } catch (error) {
@@ -239,10 +239,10 @@ export class FoldedEvent implements RecordedEvent {
   readonly position: string
   readonly payload: unknown
   readonly #origin: EventOrigin
-  readonly #token: string
+  readonly #token: Buffer
 
   /** @throws what the payload's decoder throws */
-  constructor(origin: EventOrigin, position: string, token: string, header: Entry) {
+  constructor(origin: EventOrigin, position: string, token: Buffer, header: Entry) {
     this.type = header.type
     this.version = header.version
     this.key = header.key
@@ -260,7 +260,7 @@ export class FoldedEvent implements RecordedEvent {
 
   get commandId(): string {
     const { ids, stream, partition } = this.#origin
-    return ids.format(stream, partition, this.#token)
+    return ids.format(stream, partition, replyText(this.#token))
   }
 
   toJSON(): RecordedEvent {

@@ -21,7 +21,13 @@ export function addMissingSubscriberCheck(): void {
     configurable: true,
     get(this: Channels): boolean {
       const { start, end, asyncStart, asyncEnd, error } = this
-      return [start, end, asyncStart, asyncEnd, error].some((channel) => channel.hasSubscribers)
+      return (
+        start.hasSubscribers ||
+        end.hasSubscribers ||
+        asyncStart.hasSubscribers ||
+        asyncEnd.hasSubscribers ||
+        error.hasSubscribers
+      )
     },
   })
 }

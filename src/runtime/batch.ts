@@ -174,7 +174,8 @@ function decide(
   outcome: Outcome,
 ): Decided {
   const { clock } = environment
-  const settlement = decideSettlement(outcome, run.attempt, handler.options, clock.random)
+  const random = outcome.outcome === 'retry' ? clock.random() : 0
+  const settlement = decideSettlement(outcome, run.attempt, handler.options, random)
   const timely = settlement.kind === 'retry' ? beforeDeadline(run, settlement) : settlement
   let decided: Decided
   try {

@@ -15,6 +15,7 @@ import {
   EMPTY_TRAIL,
   type Entry,
   encodeEntry,
+  packEntry,
   packPayload,
   type Trail,
   unpackPayloadOf,
@@ -150,7 +151,7 @@ export class CommandRun implements HandledCommand {
   /** The blob of an event caused by this command. */
   encodeEvent(event: EventDefinition, payload: unknown): Buffer {
     const value = validatePayloadNow(`event "${event.type}"`, event.payload, payload)
-    return encodeEntry(
+    return packEntry(
       {
         type: event.type,
         version: event.version,
@@ -160,8 +161,8 @@ export class CommandRun implements HandledCommand {
         tickMs: undefined,
         trail: undefined,
       },
-      packPayload(value),
-    )
+      value,
+    ).blob
   }
 
   send<Command extends CommandDefinition>(

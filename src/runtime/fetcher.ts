@@ -5,8 +5,8 @@
  *      ▲                                        ▲                          │
  *      └── any error, any silence ──────────────┴── every 10 s ────────────┘
  *
- * As soon as a read is answered the next one is on its way, if there is room beside what was just read: so Redis reads while
- * entries are decoded and handled here. While reads come back full, two are on their way: Redis answers one after the other
+ * As soon as what a read brought is in hand the next one is on its way, if there is room: so Redis reads while commands are
+ * handled here. While reads come back full, two are on their way: Redis answers one after the other
  * without waiting for us in between.
  *
  * The server may go on serving a connection that this side has lost, and hand it entries that nobody sees. So after every
@@ -98,7 +98,8 @@ export class Fetcher extends Service {
   #turnMs = Number.NEGATIVE_INFINITY
   /** Reads that are on their way, in the order in which they are answered. */
   readonly #reads: Read[] = []
-  #hasRetries = false
+  /** Whether the last read that brought anything brought retries; true until one has told. */
+  #hasRetries = true
 
   constructor(options: FetcherOptions) {
     const { keys } = options.membership
@@ -153,7 +154,8 @@ export class Fetcher extends Service {
       try {
         await this.#round()
       } catch (error) {
-        // The connection is lost, or will be: what was still on its way on it is found in the own pending list.
+        // A read that is still on its way must not bring anything any more when the own pending list is read.
+        if (this.#reads.length > 1) this.#options.reader.reconnect()
         this.#reads.length = 0
         this.#rereadDueMs = 0
         this.#waitingSinceMs = undefined
@@ -171,7 +173,7 @@ export class Fetcher extends Service {
     if (this.#reads.length === 0) {
       await this.#connect()
       if (clock.monotonicMs() >= this.#rereadDueMs) await this.#reread()
-      const countMax = this.#countMax(0)
+      const countMax = this.#countMax()
       if (countMax < 1 || isHeld()) {
         this.#waitingSinceMs ??= clock.monotonicMs()
         await inFlight.change(countMax < 1 ? 100 : HELD_PAUSE_MS, this.stopSignal)
@@ -183,35 +185,31 @@ export class Fetcher extends Service {
     const { entries, isFull } = await this.#answer()
     if (this.stopSignal.aborted) this.#unblock()
     if (entries.length === 0) return
-    const readsMax = isFull ? READS_MAX : 1
-    while (this.#reads.length < readsMax && this.#mayReadOn(entries.length)) {
-      this.#read(this.#countMax(entries.length))
-    }
     const { stream, partition } = membership.keys
     telemetry.emit('entries.read', { stream, partition, count: entries.length })
     this.#accept(entries)
+    const readsMax = isFull ? READS_MAX : 1
+    while (this.#reads.length < readsMax && this.#mayReadOn()) this.#read(this.#countMax())
   }
 
   /**
-   * How many entries of each stream may be asked for, beside so many that are about to be taken in. Room is kept for the
+   * How many entries of each stream may be asked for. Room is kept for the
    * second stream only while it brings something: when retries come due after none had for a while, as many as were asked
    * for may come on top, once.
    */
-  #countMax(arriving: number): number {
+  #countMax(): number {
     const { inFlight, readCountMax } = this.#options
     const parts = this.#hasRetries ? this.#sources.length : 1
-    const expected = this.#reads.reduce((sum, { countMax }) => sum + countMax * parts, arriving)
+    const expected = this.#reads.reduce((sum, { countMax }) => sum + countMax * parts, 0)
     return Math.min(readCountMax, Math.floor((inFlight.room - expected) / parts))
   }
 
-  /** Whether the next read may be sent before what this one brought is taken in: nothing else is due in between. */
-  #mayReadOn(arriving: number): boolean {
+  /** Whether the next read may be sent while what is in hand is handled: nothing else is due in between. */
+  #mayReadOn(): boolean {
     const { clock, reader, isHeld } = this.#options
     const isSameConnection = reader.ready && reader.generation === this.#generation
     const isDue = clock.monotonicMs() >= this.#rereadDueMs
-    return (
-      isSameConnection && !isDue && !this.stopSignal.aborted && !isHeld() && this.#countMax(arriving) >= 1
-    )
+    return isSameConnection && !isDue && !this.stopSignal.aborted && !isHeld() && this.#countMax() >= 1
   }
 
   #read(countMax: number): void {

@@ -132,8 +132,9 @@ export class PartitionConsumer {
   /** Creates the group where it is missing, then starts everything. */
   async start(): Promise<void> {
     if ((await ensureGroup(this.#options.command, this.#options.keys)) === 'lost') this.#alarmVanished()
-    for (const service of this.#upkeep) await service.start()
+    // Reading first: the first rounds of upkeep can wait for the first commands, not the other way round.
     await this.#fetcher.start()
+    for (const service of this.#upkeep) await service.start()
   }
 
   /** Reads nothing more and takes over nothing more; what was read is in the dispatcher's hands. */

@@ -231,6 +231,30 @@ function unpackStruct(format: LuaValue, data: LuaValue, from: LuaValue = 1): Mul
   return new Multi([...values, at + 1])
 }
 
+const ARRAY_32 = 0xdd
+const RAW_32 = 0xdb
+
+/** Lists and raw bytes with lengths of four bytes: all that scripts are sent. */
+function unpackLists(data: LuaValue): LuaValue {
+  const bytes = Buffer.from(text(data), 'latin1')
+  let at = 0
+  const read = (): LuaValue => {
+    const kind = bytes[at]
+    const count = bytes.readUInt32BE(at + 1)
+    at += 5
+    if (kind === RAW_32) {
+      at += count
+      if (at > bytes.length) throw new LuaError('Missing bytes in input.')
+      return bytes.toString('latin1', at - count, at)
+    }
+    if (kind !== ARRAY_32) throw new LuaError(`cmsgpack.unpack: kind ${kind} is not supported here`)
+    const list = new LuaTable()
+    for (let i = 1; i <= count; i++) list.set(i, read())
+    return list
+  }
+  return read()
+}
+
 const bits: Readonly<Record<string, LuaFunction>> = {
   band: (...values) => values.map(arithmetic).reduce((a, b) => a & b),
   bor: (...values) => values.map(arithmetic).reduce((a, b) => a | b),
@@ -296,6 +320,7 @@ export const LUA_LIBRARY: ReadonlyMap<string, LuaFunction> = new Map([
   ...named('math', maths),
   ...named('bit', bits),
   ...named('struct', { unpack: unpackStruct }),
+  ...named('cmsgpack', { unpack: unpackLists }),
 ])
 
 function named(room: string, functions: Readonly<Record<string, LuaFunction>>): [string, LuaFunction][] {

@@ -21,8 +21,8 @@ export const ingestClient: Scenario = {
       const subject = start()
       await subject.ready()
       const processes = { redis: redis.pid, producer: subject.pid }
-      const { signal } = stage
-      const measure = await watchGrowth({ client, stream: STREAM, entries, processes, signal })
+      const count = (): Promise<number> => client.xlen(STREAM)
+      const measure = await watchGrowth({ count, goal: entries, processes, signal: stage.signal })
       await stage.end(subject)
       return measure
     }

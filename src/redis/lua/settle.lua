@@ -11,7 +11,9 @@
 --       11 crashes, 12 counter, 13 lease, 14 held, 15… aggregates
 -- ARGV: group, consumer, epoch ('' when the partition is not ordered),
 --       n, entry ids of `commands` done without effects…,
---       n, per command done with effects: source (1 commands, 2 ready; 2 also for an ordered one that has a record),
+--       n, packed: fresh commands of `commands` done with events alone; of each the length of its entry id (1 byte), the id,
+--          the number of events (2 bytes, big endian), and each event behind its length (4 bytes),
+--       n, per other command done with effects: source (1 commands, 2 ready; 2 also for an ordered one that has a record),
 --          entry id, token,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it,
 --          events to append there…: n, blobs…,
@@ -20,7 +22,8 @@
 --       n, per failure: 'T' retry, 'X' dead letter or the turn of a retry in place, source, entry id, token,
 --          delay ms, blob (its trail when in place), record,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it
--- Returns: {acknowledged without effects, per command with effects a letter, per failure a letter, last event id or ''}
+-- Returns: {acknowledged without effects, per other command with effects a letter, per failure a letter, last event id or '',
+--          per command with events alone a letter}
 --          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict;
 --          or 'fenced' when the lease has another epoch: nothing was written
 local call, arg, at = redis.call, ARGV, 4
@@ -87,6 +90,28 @@ local function flushEvents()
     events, eventCount = {}, 0
   end
 end
+
+local eventful, packed, cut = {}, arg[at + 1], 1
+local byte, sub, size = string.byte, string.sub, struct.unpack
+for i = 1, tonumber(arg[at]) do
+  local idEnd = cut + byte(packed, cut)
+  local id = sub(packed, cut + 1, idEnd)
+  local token, count = 'e' .. id, byte(packed, idEnd + 1) * 256 + byte(packed, idEnd + 2)
+  local isOurs = call('XACK', KEYS[1], group, id) == 1
+  cut = idEnd + 3
+  for _ = 1, count do
+    local length, from = size('>I4', packed, cut)
+    cut = from + length
+    if isOurs then
+      events[eventCount + 1], events[eventCount + 2] = token, sub(packed, from, cut - 1)
+      eventCount = eventCount + 2
+    end
+  end
+  eventful[i] = isOurs and '1' or '0'
+  if eventCount > 3000 then flushEvents() end
+  if hasLevels then forgetLevel(1, id, token) end
+end
+at = at + 2
 
 local successes, done = {}, tonumber(arg[at])
 at = at + 1
@@ -163,4 +188,4 @@ for i = 1, moves do
     failures[i] = '0'
   end
 end
-return { acked, table.concat(successes), table.concat(failures), lastEvent }
+return { acked, table.concat(successes), table.concat(failures), lastEvent, table.concat(eventful) }
