@@ -14,6 +14,8 @@ export interface ReadEntry {
   readonly source: Source
   readonly entryId: string
   readonly token: string
+  /** False: its place is its token. Absent when nobody looked. */
+  readonly isNamed?: boolean
   readonly blob: Buffer | undefined
   readonly level: number
 }
@@ -102,11 +104,13 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
       const [id, fields] = replyArray(row)
       const entryId = replyText(id)
       const list = isNothing(fields) ? [] : replyArray(fields)
-      const body = list[1]
+      const [field, body] = list
+      const isNamed = !isDash(field)
       entries.push({
         source,
         entryId,
-        token: tokenOf(source, entryId, list[0]),
+        token: isNamed ? nameOf(source, entryId, field) : `e${entryId}`,
+        isNamed,
         blob: isNothing(body) ? undefined : replyBuffer(body),
         level: 0,
       })
@@ -117,10 +121,13 @@ function readEntries(reply: unknown, keys: PartitionKeys): ReadEntry[] {
 
 const DASH = 0x2d
 
-/** The field of an entry is its token, or `-` where the entry id tells it. */
-function tokenOf(source: Source, entryId: string, field: unknown): string {
-  // Nearly always `-`: one byte is compared, and no text is made of it.
-  if (Buffer.isBuffer(field) && field.length === 1 && field[0] === DASH) return `e${entryId}`
+/** The field of an entry is its token, or `-` where the entry id tells it: one byte is compared, and no text is made of it. */
+function isDash(field: unknown): boolean {
+  return Buffer.isBuffer(field) && field.length === 1 && field[0] === DASH
+}
+
+/** Of an entry whose body is gone there is no field either. */
+function nameOf(source: Source, entryId: string, field: unknown): string {
   const name = isNothing(field) ? '' : replyText(field)
   return name === '-' || (name === '' && source === 'commands') ? `e${entryId}` : name
 }

@@ -86,8 +86,9 @@ export class CommandRun implements HandledCommand {
    * stream of an unordered partition was, and not asking there saves the making of a text, 4 % of a worker's time.
    */
   get hasCountedToken(): boolean {
-    const { source, token } = this.ref
-    return (source === 'ready' || this.scope.epoch !== undefined) && token.startsWith('x')
+    const { source, token, isNamed } = this.ref
+    const mayBe = source === 'ready' || (this.scope.epoch !== undefined && isNamed !== false)
+    return mayBe && token.startsWith('x')
   }
 
   get id(): string {
