@@ -2,7 +2,7 @@
  * BullMQ, as its documentation recommends: adding in bulk, adding one by one, working on a backlog with a processor that does
  * nothing. Plain JavaScript, for it runs on Bun and on Node. One JSON argument; it says {"ready":…} when it has begun.
  */
-import { Queue, Worker } from 'bullmq'
+import { createBunRedisClient, Queue, Worker } from 'bullmq'
 import { Redis } from 'ioredis'
 
 const {
@@ -13,21 +13,23 @@ const {
   callers,
   chunk,
   count,
-  concurrency,
   workers,
+  driver = 'ioredis',
   client = {},
   worker = {},
-  queue: _,
-  ...rest
+  eventsMax = 10_000,
 } = JSON.parse(process.argv[2] ?? '{}')
-if (Object.keys(rest).length > 0) throw new Error(`unknown: ${Object.keys(rest)}`)
 
-const connect = (more = {}) => new Redis(url, { maxRetriesPerRequest: null, ...client, ...more })
+/** ioredis on both runtimes; on Bun its own client may take its place. */
+const connect = () =>
+  driver === 'bun'
+    ? createBunRedisClient(new globalThis.Bun.RedisClient(url))
+    : new Redis(url, { maxRetriesPerRequest: null, ...client })
+
 const queueOf = () =>
   new Queue(name, {
     connection: connect(),
-    // The event stream is only written for listeners, of whom there are none.
-    streams: { events: { maxLen: 0 } },
+    streams: { events: { maxLen: eventsMax } },
     defaultJobOptions: { removeOnComplete: true, removeOnFail: true },
   })
 
@@ -72,7 +74,6 @@ switch (role) {
     for (let i = 0; i < workers; i++) {
       const each = new Worker(name, async () => undefined, {
         connection: connect(),
-        concurrency,
         removeOnComplete: { count: 0 },
         removeOnFail: { count: 0 },
         ...worker,

@@ -38,6 +38,15 @@ export const ingestClient: Scenario = {
         play: () =>
           watch(() => stage.subject('plain-producer', { url: redis.url, stream: STREAM, scripts: SCRIPTS })),
       },
+      beside: [
+        {
+          name: 'millrace, sendMany of 256',
+          play: () =>
+            watch(() =>
+              stage.subject('producer', { url: redis.url, callers: SCRIPTS, chunk: CALLERS / SCRIPTS }),
+            ),
+        },
+      ],
       budget: { of: 'ratio', is: 'at least', bound: 0.7 },
       rounds: { full: 7, quick: 3 },
       setting: { entries, callers: CALLERS, baselineScripts: SCRIPTS, partitions: 1 },

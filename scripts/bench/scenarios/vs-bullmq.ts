@@ -18,13 +18,14 @@ const STREAM = 'mr:{lines.0}:c'
 const QUEUE = 'lines'
 const WAITING = `bull:${QUEUE}:wait`
 const ACTIVE = `bull:${QUEUE}:active`
-const DATA = Array.from({ length: 1000 }, (_, n) => orderLine(n))
+/** They travel as an argument, which is bounded. */
+const DATA = Array.from({ length: 200 }, (_, n) => orderLine(n))
 
 /** Both sides: chunks of so many, so many at once. */
 const BULK = { chunk: 500, callers: 4 }
 const ONE_BY_ONE = { callers: 512 }
 /** BullMQ's own. */
-const WORKERS = { workers: 1, concurrency: 100 }
+const WORKERS = { workers: 1, worker: { concurrency: 300 } }
 
 type Amounts = { readonly millrace: number; readonly bullmq: number }
 
@@ -117,7 +118,7 @@ class Bout {
         millraceBacklog: backlogs.millrace,
         bullmqBacklog: backlogs.bullmq,
         millrace: 'one worker process, batch handler of 500',
-        bullmqWorkers: `one process, ${WORKERS.workers} Worker, concurrency ${WORKERS.concurrency}, removeOnComplete`,
+        bullmqWorkers: `one process, ${WORKERS.workers} Worker, concurrency ${WORKERS.worker.concurrency}, removeOnComplete`,
       },
     })
   }
