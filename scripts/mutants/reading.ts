@@ -42,7 +42,11 @@ export const READING_MUTANTS: readonly Mutant[] = [
     promise: 'P3',
     edits: [
       { file: FETCHER, search: '!inFlight.has(inFlightKey(source, id))', replacement: 'id !== undefined' },
-      { file: 'src/runtime/in-flight.ts', search: '    if (this.#held.size === size) return false\n', replacement: '' },
+      {
+        file: 'src/runtime/in-flight.ts',
+        search: '    if (this.#held.size === size) return false\n',
+        replacement: '',
+      },
     ],
     guards: [
       {
