@@ -193,6 +193,39 @@ test('a request that can not be settled is split also when its first failures we
   await until('both to be settled', () => inFlight.count === 0, 2000)
 })
 
+test('a settlement is bounded by the bytes of its events, and a command with more of them goes alone', async () => {
+  const sizes: number[] = []
+  const link = {
+    ready: true,
+    marks: { note: () => undefined },
+    run: (_name: string, _keys: readonly string[], args: readonly unknown[]) => {
+      sizes.push(Number(args[4]))
+      return Promise.resolve([0, '', '', '', '1'.repeat(Number(args[4]))])
+    },
+  } as unknown as RedisLink
+  const telemetry = new RecordedTelemetry()
+  let settled = 0
+  const settler = new Settler({
+    ...{ link, membership: sharedMembership(keys, 'w'), clock: SYSTEM_CLOCK, telemetry, requestsMax: 1 },
+    onConflict: () => undefined,
+    onSettled: () => {
+      settled += 1
+    },
+  })
+  const bytes = [300_000, 300_000, 300_000, 300_000, 3_000_000, 10]
+  settler.push(
+    bytes.map((length, i) => {
+      const ref = { source: 'commands', entryId: `${i + 1}-0`, token: `e${i + 1}-0`, level: 0 } as const
+      const events = [Buffer.alloc(length)]
+      const success = { ref, events, followUps: [], append: undefined, record: '' } as const
+      return { run: { ref, events } as unknown as CommandRun, success }
+    }),
+  )
+  await settler.idle()
+  expect(settled).toBe(6)
+  expect(sizes).toEqual([3, 1, 1, 1])
+})
+
 test('the bytes in hand stay near their bound when entries are large', async () => {
   await using redis = await startTestRedis()
   const Large = defineCommand({ type: 'do.large', payload: z.object({ text: z.string() }) })

@@ -1,6 +1,6 @@
 /**
- * The few routes that carry nearly all requests, found without Hono: its matching and its context cost a sixth of what a server
- * that only answers can do (64 connections, GET).
+ * The few routes that carry nearly all requests, found without Hono: its matching and its context took 13 to 20 % of the
+ * requests that a server which only answers can serve (64 connections, GET, two runs).
  *
  * A path is found here in its plain form only: no query, nothing encoded. Every other form of it goes to Hono, which knows the
  * same handlers under the same paths; so what is answered never depends on how it was found.

@@ -86,6 +86,8 @@ export interface SettleAnswer {
 /** Bounds of one request. */
 export const SETTLE_ENTRIES_MAX = 1000
 export const SETTLE_ARGUMENTS_MAX = 4000
+/** Of effects; one command's own may be more. A script holds up everybody for as long as it writes them. */
+export const SETTLE_BYTES_MAX: number = 1024 ** 2
 
 /** True for a success that needs nothing but its acknowledgement. */
 export function isPlain(success: Success): boolean {
@@ -121,6 +123,14 @@ export function successArguments(success: Success): number {
 }
 
 export const FAILURE_ARGUMENTS = 10
+
+/** Bytes of what a success causes. */
+export function successBytes({ events, followUps }: Success): number {
+  let bytes = 0
+  for (const event of events) bytes += event.length
+  for (const { blob } of followUps) bytes += blob.length
+  return bytes
+}
 
 const FENCED: SettleAnswer = { isFenced: true, plainAcknowledged: 0, successes: [], failures: [] }
 

@@ -93,8 +93,7 @@ export async function commitViews(
 }
 
 /**
- * One argument instead of two for each view: 1.1 times as many events a second where every event writes a view of 30 bytes, for
- * neither side has to frame them one by one.
+ * One argument instead of two for each view: neither side has to frame them one by one.
  */
 function packChanges({ written, deleted, skipped }: ViewChanges): Buffer {
   const pairs: (string | Buffer)[] = []

@@ -83,7 +83,7 @@ export class CommandRun implements HandledCommand {
 
   /**
    * True when its token is a counter, not its place in the command stream: it was delayed or fired. Nothing in the command
-   * stream of an unordered partition was, and not asking there saves the making of a text, 4 % of a worker's time.
+   * stream of an unordered partition was, and not asking there saves the making of a text for each command.
    */
   get hasCountedToken(): boolean {
     const { source, token, isNamed } = this.ref

@@ -14,12 +14,14 @@ import {
   type Failure,
   isPlain,
   SETTLE_ARGUMENTS_MAX,
+  SETTLE_BYTES_MAX,
   SETTLE_ENTRIES_MAX,
   type SettleAnswer,
   type SettleRequest,
   type Success,
   settle,
   successArguments,
+  successBytes,
 } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
 import type { CommandRun } from './command-run.ts'
@@ -152,10 +154,14 @@ export class Settler {
   #cut(): Batch {
     const taken: Decided[] = []
     let room = SETTLE_ARGUMENTS_MAX
+    let bytesLeft = SETTLE_BYTES_MAX
     for (const decided of this.#queue) {
       const needs = 'success' in decided ? successArguments(decided.success) : FAILURE_ARGUMENTS
-      if (taken.length > 0 && (taken.length >= SETTLE_ENTRIES_MAX || needs > room)) break
+      const bytes = 'success' in decided ? successBytes(decided.success) : decided.failure.blob.length
+      const fits = taken.length < SETTLE_ENTRIES_MAX && needs <= room && bytes <= bytesLeft
+      if (taken.length > 0 && !fits) break
       room -= needs
+      bytesLeft -= bytes
       taken.push(decided)
     }
     this.#queue = taken.length === this.#queue.length ? [] : this.#queue.slice(taken.length)
@@ -204,7 +210,7 @@ export class Settler {
     const count = { done: answer.plainAcknowledged, retried: 0, dead: 0, conflicts: 0, events: 0 }
     let stale = batch.plain.length - answer.plainAcknowledged
     for (const run of batch.plain) onSettled(run, 'ended', undefined)
-    // By index: pairs of an iterator, one for each command, were a twentieth of a worker's time with events.
+    // By index: pairs of an iterator, one for each command, were 6 % of a worker's time with events, by profile.
     for (let i = 0; i < batch.successes.length; i++) {
       const run = at(batch.successes, i)
       const verdict = answer.successes[i]

@@ -29,16 +29,22 @@ export const ingestBulk: Scenario = {
       )
     }
     const load = new HttpLoad(stage)
-    const entryBytes = await storedBytes(stage)
+    const entry = await storedEntry(stage)
     const row = await duel(stage, {
       name: 'ingest-bulk',
       unit: 'commands/s',
       millrace: { name: 'millrace', play: () => playMillrace(stage, load) },
-      baseline: { name: `redis-benchmark -P ${PIPELINE} XADD`, play: () => playRaw(stage, entryBytes) },
+      baseline: { name: `redis-benchmark -P ${PIPELINE} XADD`, play: () => playRaw(stage, entry) },
       budget: { of: 'ratio', is: 'at least', bound: 0.5 },
       rounds: { full: 5, quick: 2 },
       setting: {
-        ...{ connections: CONNECTIONS, commandsPerBody: COUNT, entryBytes, partitions: 1, apis: 1 },
+        ...{
+          connections: CONNECTIONS,
+          commandsPerBody: COUNT,
+          entryBytes: entry.length,
+          partitions: 1,
+          apis: 1,
+        },
         redisBenchmark: `-P ${PIPELINE} -c ${RAW_CONNECTIONS}`,
       },
     })
@@ -61,31 +67,31 @@ async function playMillrace(stage: Stage, load: HttpLoad): Promise<Measure> {
   return { ...measure, value: measure.value * COUNT }
 }
 
-/** Bytes of one command as the product stores it. */
-async function storedBytes(stage: Stage): Promise<number> {
+/** One command as the product stores it. */
+async function storedEntry(stage: Stage): Promise<Buffer> {
   const redis = await stage.redis()
   const api = await stage.role('api', { redis, app: 'noop' })
   const body = JSON.stringify(orderLine(1))
   const headers = { 'content-type': 'application/json' }
   await fetch(`${api.told('public')}/v1/commands/${TYPE}`, { method: 'POST', headers, body })
-  const [entry] = await stage.client(redis).xrangeBuffer(STREAM, '-', '+', 'COUNT', 1)
+  const [stored] = await stage.client(redis).xrangeBuffer(STREAM, '-', '+', 'COUNT', 1)
   await stage.end(api)
   await stage.endRedis(redis)
-  const bytes = entry?.[1][1]?.length
-  if (bytes === undefined) throw new RunError('failed', 'The command that was posted is not in its stream.')
-  return bytes
+  const entry = stored?.[1][1]
+  if (entry === undefined) throw new RunError('failed', 'The command that was posted is not in its stream.')
+  return entry
 }
 
-async function playRaw(stage: Stage, entryBytes: number): Promise<Measure> {
+async function playRaw(stage: Stage, entry: Buffer): Promise<Measure> {
   const redis = await stage.redis()
   const count = Math.round(RAW_PER_S * stage.seconds)
-  const command = ['XADD', STREAM, '*', '-', 'x'.repeat(entryBytes)]
   const child = Bun.spawn(
     [
       ...[REDIS_BENCHMARK, '-p', String(redis.port), '-P', String(PIPELINE), '-c', String(RAW_CONNECTIONS)],
-      ...['-n', String(count), '--csv', ...command],
+      // The last argument comes from stdin: the entry as the product stores it, whatever bytes are in it.
+      ...['-n', String(count), '--csv', '-x', 'XADD', STREAM, '*', '-'],
     ],
-    { stdin: 'ignore', stdout: 'pipe', stderr: 'ignore' },
+    { stdin: entry, stdout: 'pipe', stderr: 'ignore' },
   )
   const startMs = performance.now()
   const used = new ProcessorTime({ redis: redis.pid })

@@ -1,6 +1,6 @@
 /** How fast code hands commands in through the producer, each awaited by its caller. */
 import { duel } from '../duel.ts'
-import { watchGrowth } from '../growth-watch.ts'
+import { watchProgress } from '../progress-watch.ts'
 import type { Measure, Scenario } from '../scenario.ts'
 import type { Subject } from '../subject.ts'
 
@@ -22,7 +22,7 @@ export const ingestClient: Scenario = {
       await subject.ready()
       const processes = { redis: redis.pid, producer: subject.pid }
       const count = (): Promise<number> => client.xlen(STREAM)
-      const measure = await watchGrowth({ count, goal: entries, processes, signal: stage.signal })
+      const measure = await watchProgress({ done: count, total: entries, processes, signal: stage.signal })
       await stage.end(subject)
       return measure
     }

@@ -8,8 +8,8 @@ import type { RedisServer } from '../../fleet/redis-server.ts'
 import { Backlog } from '../backlog.ts'
 import { type Contestant, duel } from '../duel.ts'
 import { watchUntilDone } from '../group-watch.ts'
-import { watchGrowth } from '../growth-watch.ts'
 import { orderLine } from '../payload.ts'
+import { watchProgress } from '../progress-watch.ts'
 import type { Measure, Row, Scenario } from '../scenario.ts'
 import type { Stage } from '../stage.ts'
 import type { Subject } from '../subject.ts'
@@ -164,7 +164,7 @@ class Bout {
     await subject.ready()
     const processes = { redis: this.#redis.pid, producer: subject.pid }
     const count = (): Promise<number> => (key === STREAM ? this.#client.xlen(key) : this.#client.llen(key))
-    const measure = await watchGrowth({ count, goal, processes, signal: this.#stage.signal })
+    const measure = await watchProgress({ done: count, total: goal, processes, signal: this.#stage.signal })
     await this.#stage.end(subject)
     return measure
   }
@@ -198,7 +198,7 @@ class Bout {
       return goal - waiting - active
     }
     const processes = { redis: this.#redis.pid, worker: subject.pid }
-    const measure = await watchGrowth({ count, goal, processes, signal: stage.signal })
+    const measure = await watchProgress({ done: count, total: goal, processes, signal: stage.signal })
     await stage.end(subject)
     return measure
   }
