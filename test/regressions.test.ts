@@ -21,7 +21,7 @@ import { trimCommands } from '../src/redis/partition-care.ts'
 import { settle } from '../src/redis/settlements.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import type { CommandRun } from '../src/runtime/command-run.ts'
-import { InFlight } from '../src/runtime/in-flight.ts'
+import { HeldEntry, InFlight } from '../src/runtime/in-flight.ts'
 import type { PartitionDesk } from '../src/runtime/partition-desk.ts'
 import { Settler } from '../src/runtime/settler.ts'
 import { Suspects } from '../src/runtime/suspects.ts'
@@ -180,12 +180,12 @@ test('a request that can not be settled is split also when its first failures we
   const onConflict = () => undefined
   const settler = new Settler({
     ...{ link, membership: sharedMembership(keys, 'w'), clock, telemetry, requestsMax: 5, onConflict },
-    onSettled: ({ ref }) => inFlight.leave(ref.entryId),
+    onSettled: ({ ref }) => inFlight.leave(ref),
   })
   settler.push(
     ['1-0', '2-0'].map((entryId) => {
-      inFlight.enter(entryId, 100)
-      const ref = { source: 'commands', entryId, token: `e${entryId}`, level: 0 } as const
+      const ref = new HeldEntry({ source: 'commands', entryId, token: `e${entryId}` }, 0, 100)
+      inFlight.enter(ref)
       const success = { ref, events: [], followUps: [], append: undefined, record: '' } as const
       return { run: { ref } as unknown as CommandRun, success }
     }),
@@ -261,8 +261,9 @@ test('room follows the size of what was read last, also when nothing is held', (
   const table = new InFlight(SYSTEM_CLOCK, 1000, 1_000_000)
   const pass = (bytes: number) => {
     for (let n = 0; n < 200; n++) {
-      table.enter(`${n}-0`, bytes)
-      table.leave(`${n}-0`)
+      const entry = new HeldEntry({ source: 'commands', entryId: `${n}-0`, token: `e${n}-0` }, 0, bytes)
+      table.enter(entry)
+      table.leave(entry)
     }
   }
   pass(100_000)

@@ -41,11 +41,11 @@ export const READING_MUTANTS: readonly Mutant[] = [
     breaks: 'What the own pending list shows is run although it is in hand already.',
     promise: 'P3',
     edits: [
-      { file: FETCHER, search: '!inFlight.has(inFlightKey(source, id))', replacement: 'id !== undefined' },
+      { file: FETCHER, search: '!inFlight.has({ source, entryId: id })', replacement: 'id !== undefined' },
       {
         file: 'src/runtime/in-flight.ts',
-        search: '    if (this.#held.size === size) return false\n',
-        replacement: '',
+        search: '    if (areYounger) return entries\n',
+        replacement: '    if (areYounger || entries.length > 0) return entries\n',
       },
     ],
     guards: [
@@ -134,7 +134,7 @@ export const READING_MUTANTS: readonly Mutant[] = [
       'What is settled while the own pending list is being read comes back by that reading, and runs again.',
     promise: 'P3',
     edits: [
-      { file: 'src/runtime/in-flight.ts', search: '    this.#leftDuringReread?.add(key)\n', replacement: '' },
+      { file: 'src/runtime/in-flight.ts', search: 'new Set(this.#seen ?? this.#names())', replacement: 'new Set(this.#names())' },
     ],
     guards: [
       {

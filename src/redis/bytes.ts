@@ -43,6 +43,8 @@ function unexpected(wanted: string, reply: Reply): MillraceError {
 /** Orders two stream entry ids (`<ms>-<seq>`), negative when `a` is older. */
 export function compareEntryIds(a: string, b: string): number {
   if (a === b) return 0
+  // As many digits each: the texts compare as the numbers do.
+  if (a.length === b.length && a.indexOf('-') === b.indexOf('-')) return a < b ? -1 : 1
   const [aMs, aSeq] = splitEntryId(a)
   const [bMs, bSeq] = splitEntryId(b)
   return aMs === bMs ? aSeq - bSeq : aMs - bMs

@@ -33,13 +33,12 @@ import {
 import type { Membership } from '../redis/membership.ts'
 import type { Source } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
-import { inFlightKey } from './in-flight.ts'
 import { Service } from './service.ts'
 
 /** What this process holds of the partition, and how much more it may read. */
 export interface Holdings {
   readonly room: number
-  has(key: string): boolean
+  has(entry: Pick<ReadEntry, 'source' | 'entryId'>): boolean
   rereadStarted(): void
   rereadEnded(): void
   /** Resolves when there may be more room, or after `limitMs`. */
@@ -300,7 +299,7 @@ export class Fetcher extends Service {
     while (after !== undefined) {
       const from: string = after
       const page = await this.#watched(() => listOwnPending(reader, membership, source, from, PENDING_PAGE))
-      const ids = page.filter((id) => !inFlight.has(inFlightKey(source, id)))
+      const ids = page.filter((id) => !inFlight.has({ source, entryId: id }))
       for (let i = 0; i < ids.length; i += PENDING_BODIES) {
         const some = ids.slice(i, i + PENDING_BODIES)
         missed.push(...(await this.#watched(() => readPending(reader, membership.keys, source, some))))

@@ -4,17 +4,12 @@
  */
 import type { ReadEntry } from '../redis/consumer-group.ts'
 import type { Entry, Trail } from '../redis/entry-codec.ts'
-import type { EntryRef } from '../redis/settlements.ts'
+import { HeldEntry } from './in-flight.ts'
 import type { Queued } from './key-queues.ts'
 
-export class OrderedCommand implements EntryRef, Queued {
-  readonly source = 'commands'
-  readonly entryId: string
-  readonly token: string
-  readonly isNamed: boolean
+export class OrderedCommand extends HeldEntry implements Queued {
   readonly key: string
   entry: Entry
-  level: number
   /** How often it was retried in its place. */
   turn: number
   /** Monotonic ms; 0 at once. */
@@ -22,18 +17,10 @@ export class OrderedCommand implements EntryRef, Queued {
   /** In the dispatcher's or the settler's hands. */
   isActive = false
 
-  constructor(
-    { entryId, token, isNamed = true, level }: Pick<ReadEntry, 'entryId' | 'token' | 'isNamed' | 'level'>,
-    entry: Entry,
-    turn: number,
-    dueAtMs: number,
-  ) {
-    this.entryId = entryId
-    this.token = token
-    this.isNamed = isNamed
+  constructor(read: Omit<ReadEntry, 'blob'>, entry: Entry, turn: number, dueAtMs: number) {
+    super(read, Math.max(read.level, entry.trail?.level ?? 0), entry.bytes.length)
     this.key = entry.key
     this.entry = entry
-    this.level = Math.max(level, entry.trail?.level ?? 0)
     this.turn = turn
     this.dueAtMs = dueAtMs
   }

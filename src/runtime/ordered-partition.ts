@@ -38,7 +38,7 @@ import { CommandRun, type RunScope } from './command-run.ts'
 import type { ConsumerOptions } from './consumer-options.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher, type Holdings } from './fetcher.ts'
-import { InFlight } from './in-flight.ts'
+import { HeldEntry, InFlight } from './in-flight.ts'
 import { KeyQueues } from './key-queues.ts'
 import { LeaseProof } from './lease-proof.ts'
 import { OrderedCommand } from './ordered-command.ts'
@@ -170,8 +170,8 @@ export class OrderedPartition implements Holdings {
     return Math.max(0, Math.min(this.#inFlight.room, this.#options.inFlightMax() - this.#active))
   }
 
-  has(entryId: string): boolean {
-    return this.#inFlight.has(entryId)
+  has(entry: Pick<ReadEntry, 'source' | 'entryId'>): boolean {
+    return this.#inFlight.has(entry)
   }
 
   rereadStarted(): void {
@@ -268,11 +268,15 @@ export class OrderedPartition implements Holdings {
 
   #onEntries(entries: readonly ReadEntry[]): void {
     if (this.#isClosed) return
-    for (const read of entries) {
-      if (read.blob === undefined || !this.#inFlight.enter(read.entryId, read.blob.length)) continue
+    for (const read of this.#inFlight.fresh(entries)) {
+      if (read.blob === undefined) continue
       const entry = this.#decode(read.blob)
-      if (entry === undefined) continue
+      if (entry === undefined) {
+        this.#inFlight.enter(new HeldEntry(read, read.level, read.blob.length))
+        continue
+      }
       const command = this.#toCommand(read, entry)
+      this.#inFlight.enter(command)
       if (!this.#queues.add(command)) continue
       if (this.#loading === undefined) this.#begin(command)
       else this.#loading.push(command)
@@ -388,7 +392,7 @@ export class OrderedPartition implements Holdings {
       this.#inFlight.notify()
       return
     }
-    this.#inFlight.leave(command.entryId)
+    this.#inFlight.leave(command)
     const next = this.#queues.next(command.key)
     if (next !== undefined) this.#begin(next)
     if (this.#isFull) this.#watchRoom()

@@ -17,7 +17,7 @@ import { CommandRun, type RunScope } from './command-run.ts'
 import type { ConsumerOptions } from './consumer-options.ts'
 import type { Dispatcher } from './dispatcher.ts'
 import { Fetcher } from './fetcher.ts'
-import { InFlight, inFlightKey } from './in-flight.ts'
+import { HeldEntry, InFlight } from './in-flight.ts'
 import type { Sighting } from './lookout.ts'
 import { type ConfirmedSource, OutboxRelay } from './outbox-relay.ts'
 import { PartitionDesk } from './partition-desk.ts'
@@ -68,7 +68,7 @@ export class PartitionConsumer {
     const membership = sharedMembership(keys, consumer)
     this.#settler = new Settler({
       ...{ link: command, clock, telemetry, membership },
-      onSettled: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
+      onSettled: ({ ref }) => this.#inFlight.leave(ref),
       requestsMax: options.options.settleRequestsMax,
       onConflict: (run) => this.#onConflict(run),
     })
@@ -77,7 +77,7 @@ export class PartitionConsumer {
       consumer,
       scope,
       settler: this.#settler,
-      onForget: ({ ref }) => this.#inFlight.leave(inFlightKey(ref.source, ref.entryId)),
+      onForget: ({ ref }) => this.#inFlight.leave(ref),
     })
     this.#reader = options.links.open('reader')
     const onLoss = () => restoreFleet(command, scope.ids, [stream])
@@ -154,30 +154,25 @@ export class PartitionConsumer {
   /** Hands what has not started back to the fleet, at once: others need not wait for what still runs here. */
   async handBack(): Promise<void> {
     const busy = [...this.#options.dispatcher.runsOf(this.desk), ...this.#settler.runs]
-    const kept = new Set(busy.map(({ ref }) => inFlightKey(ref.source, ref.entryId)))
+    const kept = new Set(busy.map(({ ref }) => ref))
     await this.#release(
-      [...this.#inFlight.keys()].filter((key) => !kept.has(key)),
+      this.#inFlight.entries().filter((entry) => !kept.has(entry)),
       false,
     )
   }
 
   /** Hands everything that is still held back to the fleet and drops the heartbeat. */
   async release(): Promise<void> {
-    await this.#release([...this.#inFlight.keys()], true)
+    await this.#release(this.#inFlight.entries(), true)
     this.#options.links.close(this.#reader)
   }
 
-  async #release(inFlightKeys: readonly string[], leaving: boolean): Promise<void> {
+  async #release(entries: readonly HeldEntry[], leaving: boolean): Promise<void> {
     const { command, keys, consumer, telemetry } = this.#options
-    const held = inFlightKeys.map((key) =>
-      key.startsWith('r')
-        ? ({ source: 'ready', entryId: key.slice(1) } as const)
-        : ({ source: 'commands', entryId: key } as const),
-    )
-    if (held.length === 0 && !leaving) return
+    if (entries.length === 0 && !leaving) return
     try {
-      const count = await releaseEntries(command, keys, consumer, held, leaving)
-      for (const key of inFlightKeys) this.#inFlight.leave(key)
+      const count = await releaseEntries(command, keys, consumer, entries, leaving)
+      for (const entry of entries) this.#inFlight.leave(entry)
       if (count > 0) {
         telemetry.emit('entries.released', { stream: keys.stream, partition: keys.partition, count })
       }
@@ -207,15 +202,13 @@ export class PartitionConsumer {
   #toRuns(entries: readonly ReadEntry[]): CommandRun[] {
     const { scope } = this.#options
     const runs: CommandRun[] = []
-    for (const { source, entryId, token, blob, level } of entries) {
-      if (blob === undefined || !this.#inFlight.enter(inFlightKey(source, entryId), blob.length)) continue
-      const entry = this.#decode(blob)
-      if (entry === undefined) {
-        this.#inFlight.leave(inFlightKey(source, entryId))
-        continue
-      }
-      const ref = { source, entryId, token, level: Math.max(level, entry.trail?.level ?? 0) }
-      runs.push(new CommandRun(scope, ref, entry))
+    for (const read of this.#inFlight.fresh(entries)) {
+      const entry = read.blob === undefined ? undefined : this.#decode(read.blob)
+      if (entry === undefined) continue
+      const level = Math.max(read.level, entry.trail?.level ?? 0)
+      const held = new HeldEntry(read, level, entry.bytes.length)
+      this.#inFlight.enter(held)
+      runs.push(new CommandRun(scope, held, entry))
     }
     return runs
   }
