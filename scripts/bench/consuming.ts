@@ -16,10 +16,10 @@ const STREAM = 'lines'
 export const TYPE = 'line.add'
 
 /**
- * Commands that a worker may have in hand here: two reads of a thousand on their way, one being handled, one being settled.
- * The default of 1,000 suits handlers that take their time.
+ * Commands that a worker may have in hand here: two reads of a thousand on their way, one being handled, and three being settled:
+ * with 4,000 a read waits for a settlement again and again. The default of 1,000 suits handlers that take their time.
  */
-export const IN_FLIGHT_MAX = 4000
+export const IN_FLIGHT_MAX = 6000
 export const ROOMY: readonly string[] = ['--in-flight-max', String(IN_FLIGHT_MAX)]
 
 export interface ConsumingOptions {
