@@ -1,6 +1,6 @@
 /** The cache of views in a process: never older than what its notices allow, also when notices are missed. */
 import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
-import { type LoadedView, ViewCache } from '../src/projections/view-cache.ts'
+import { type LoadedView, ViewCache, viewPlace } from '../src/projections/view-cache.ts'
 import { packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import {
@@ -37,7 +37,7 @@ function trustedCache(clock = { nowMs: 0 }): ViewCache {
 }
 
 function load(cache: ViewCache, key: string, value: unknown, checkpoint: string): void {
-  cache.finish(cache.begin('r@1', key, [0]), view(value, checkpoint))
+  cache.finish(cache.begin(viewPlace('r@1', key, [0])), view(value, checkpoint))
 }
 
 const notice = (previous: string, checkpoint: string, keys?: string[]): CommitNotice => ({
@@ -50,16 +50,16 @@ test('a notice that joins on clears what it names, one that does not clears the 
   const cache = trustedCache()
   load(cache, 'a', 1, '5-0')
   load(cache, 'b', 1, '5-0')
-  cache.finish(cache.begin('r@1', 'c', [1]), view(1, '5-0'))
+  cache.finish(cache.begin(viewPlace('r@1', 'c', [1])), view(1, '5-0'))
   cache.committed('r@1', 0, notice('5-0', '6-0', ['a']))
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'b', [0])?.checkpoints).toEqual(['6-0'])
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'b', [0]))?.checkpoints).toEqual(['6-0'])
   cache.committed('r@1', 0, notice('7-0', '8-0', ['a']))
-  expect(cache.get('r@1', 'b', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'c', [1])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'b', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'c', [1]))?.value).toBe(1)
   load(cache, 'b', 2, '8-0')
   cache.committed('r@1', 0, notice('8-0', '9-0'))
-  expect(cache.get('r@1', 'b', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'b', [0]))).toBeUndefined()
 })
 
 test('a notice that comes late, after a load that had seen its commit, is no gap', () => {
@@ -68,24 +68,24 @@ test('a notice that comes late, after a load that had seen its commit, is no gap
   load(cache, 'b', 1, '6-0')
   cache.committed('r@1', 0, notice('5-0', '6-0', ['x']))
   cache.committed('r@1', 0, notice('4-0', '5-0', ['a']))
-  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
-  expect(cache.get('r@1', 'b', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'a', [0]))?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'b', [0]))?.value).toBe(1)
 })
 
 test('what was being loaded when a notice came is not kept', () => {
   const cache = trustedCache()
   load(cache, 'z', 0, '5-0')
-  const named = cache.begin('r@1', 'a', [0])
-  const other = cache.begin('r@1', 'b', [0])
+  const named = cache.begin(viewPlace('r@1', 'a', [0]))
+  const other = cache.begin(viewPlace('r@1', 'b', [0]))
   cache.committed('r@1', 0, notice('5-0', '6-0', ['a']))
   cache.finish(named, view(1, '5-0'))
   cache.finish(other, view(1, '5-0'))
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'b', [0])?.value).toBe(1)
-  const across = cache.begin('r@1', 'c', [0])
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'b', [0]))?.value).toBe(1)
+  const across = cache.begin(viewPlace('r@1', 'c', [0]))
   cache.committed('r@1', 0, notice('7-0', '8-0', ['x']))
   cache.finish(across, view(1, '6-0'))
-  expect(cache.get('r@1', 'c', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'c', [0]))).toBeUndefined()
 })
 
 test('without a ping that came back, and after a lost connection, nothing is served or kept', () => {
@@ -93,20 +93,20 @@ test('without a ping that came back, and after a lost connection, nothing is ser
   const cache = trustedCache(clock)
   load(cache, 'a', 1, '5-0')
   clock.nowMs = 1999
-  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'a', [0]))?.value).toBe(1)
   clock.nowMs = 2001
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
   expect(cache.seen('r@1', 0)).toBeUndefined()
   load(cache, 'b', 1, '5-0')
   cache.proven(2001)
-  expect(cache.get('r@1', 'b', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
-  const across = cache.begin('r@1', 'c', [0])
+  expect(cache.get(viewPlace('r@1', 'b', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'a', [0]))?.value).toBe(1)
+  const across = cache.begin(viewPlace('r@1', 'c', [0]))
   cache.lost()
   cache.proven(2001)
   cache.finish(across, view(1, '5-0'))
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'c', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'c', [0]))).toBeUndefined()
 })
 
 test('trust counts from when the ping was sent, however late it came back', () => {
@@ -116,13 +116,13 @@ test('trust counts from when the ping was sent, however late it came back', () =
   clock.nowMs = 1900
   cache.proven(500)
   clock.nowMs = 2499
-  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'a', [0]))?.value).toBe(1)
   clock.nowMs = 2501
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
   // One that comes back after a later one takes nothing away.
   cache.proven(2400)
   cache.proven(1000)
-  expect(cache.get('r@1', 'a', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'a', [0]))?.value).toBe(1)
 })
 
 test('a view read from Redis replaces an older one, even when it may not be kept itself', () => {
@@ -134,26 +134,26 @@ test('a view read from Redis replaces an older one, even when it may not be kept
   clock.nowMs = 2001
   load(cache, 'a', 2, '6-0')
   cache.proven(2001)
-  expect(cache.get('r@1', 'a', [0])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'a', [0]))).toBeUndefined()
   cache.overtake('r@1', 'b', 0, '5-0')
-  expect(cache.get('r@1', 'b', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'b', [0]))?.value).toBe(1)
   cache.overtake('r@1', 'b', 0, '6-0')
-  expect(cache.get('r@1', 'b', [0])).toBeUndefined()
-  expect(cache.get('r@1', 'c', [0])?.value).toBe(1)
+  expect(cache.get(viewPlace('r@1', 'b', [0]))).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'c', [0]))?.value).toBe(1)
 })
 
 test('a merged view is valid only while every one of its partitions is', () => {
   const cache = trustedCache()
   const both = (value: number) =>
-    cache.finish(cache.begin('r@1', 'm', [0, 1]), { ...view(value, '5-0'), checkpoints: ['5-0', '3-0'] })
+    cache.finish(cache.begin(viewPlace('r@1', 'm', [0, 1])), { ...view(value, '5-0'), checkpoints: ['5-0', '3-0'] })
   both(1)
   cache.committed('r@1', 1, notice('3-0', '4-0', ['x']))
-  expect(cache.get('r@1', 'm', [0, 1])?.checkpoints).toEqual(['5-0', '4-0'])
+  expect(cache.get(viewPlace('r@1', 'm', [0, 1]))?.checkpoints).toEqual(['5-0', '4-0'])
   cache.committed('r@1', 1, notice('4-0', '5-0', ['m']))
-  expect(cache.get('r@1', 'm', [0, 1])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'm', [0, 1]))).toBeUndefined()
   both(2)
   cache.committed('r@1', 0, notice('9-0', '9-1', ['x']))
-  expect(cache.get('r@1', 'm', [0, 1])).toBeUndefined()
+  expect(cache.get(viewPlace('r@1', 'm', [0, 1]))).toBeUndefined()
 })
 
 /**
@@ -189,8 +189,8 @@ async function staleViews(chained: boolean): Promise<{ stale: number; cached: nu
   const loads = (async () => {
     while (!done) {
       const key = pick()
-      if (cache.get('r@1', key, [0]) === undefined) {
-        const started = cache.begin('r@1', key, [0])
+      if (cache.get(viewPlace('r@1', key, [0])) === undefined) {
+        const started = cache.begin(viewPlace('r@1', key, [0]))
         void readViews(reading, keys, 'r@1', [key]).then(async ({ checkpoint, blobs }) => {
           if (Math.random() < 0.1) await Bun.sleep(1)
           const [blob] = blobs
@@ -207,7 +207,7 @@ async function staleViews(chained: boolean): Promise<{ stale: number; cached: nu
     await commitViews(link, keys, { reader: 'r@1', expected: `0-${i - 1}`, checkpoint: `0-${i}`, changes })
   }
   for (let i = 1; i < 3000; i++) await commit(i, [...new Set([pick(), pick(), pick()])])
-  await until('every view to be cached', () => names.every((key) => cache.get('r@1', key, [0]) !== undefined))
+  await until('every view to be cached', () => names.every((key) => cache.get(viewPlace('r@1', key, [0])) !== undefined))
   await commit(3000, names.slice(0, 10))
   await commit(3001, names.slice(90))
   await until('the last notice', () => last === '0-3001')
@@ -217,7 +217,7 @@ async function staleViews(chained: boolean): Promise<{ stale: number; cached: nu
   let stale = 0
   let cached = 0
   for (const key of names) {
-    const known = cache.get('r@1', key, [0])
+    const known = cache.get(viewPlace('r@1', key, [0]))
     if (known === undefined) continue
     cached += 1
     const [blob] = (await readViews(link, keys, 'r@1', [key])).blobs

@@ -12,8 +12,9 @@ import type { HttpEnv } from './http-env.ts'
 export interface Exchange {
   readonly request: Request
   readonly server: HttpEnv['Bindings'] | undefined
+  readonly url: string
   readonly path: string
-  /** Values of the path's names, in order; none is empty. */
+  /** Values of the path's names, in order; none is empty. The same list again for a URL that was asked for lately. */
   readonly params: readonly string[]
 }
 
@@ -27,7 +28,7 @@ interface DirectRoute {
   readonly answer: ExchangeAnswer
 }
 
-interface Found extends Pick<Exchange, 'path' | 'params'>, Pick<DirectRoute, 'method' | 'answer'> {}
+interface Found extends Pick<Exchange, 'url' | 'path' | 'params'>, Pick<DirectRoute, 'method' | 'answer'> {}
 
 const KNOWN_MAX = 1000
 
@@ -52,15 +53,15 @@ export class DirectRoutes {
     this.#routes.push({ method, prefix: path.split(':', 1)[0] ?? path, names: names.length, answer })
     this.#app.on(method, path, (c) => {
       const params = names.map((name) => c.req.param(name) ?? '')
-      return answer({ request: c.req.raw, server: c.env, path: c.req.path, params })
+      return answer({ request: c.req.raw, server: c.env, url: c.req.url, path: c.req.path, params })
     })
   }
 
   fetch(request: Request, server: HttpEnv['Bindings']): Response | Promise<Response> {
     const found = this.#find(request)
     if (found === undefined) return this.#app.fetch(request, server)
-    const { path, params } = found
-    return found.answer({ request, server, path, params })
+    const { url, path, params } = found
+    return found.answer({ request, server, url, path, params })
   }
 
   #find({ url, method }: Request): Found | undefined {
@@ -72,7 +73,7 @@ export class DirectRoutes {
       if (route.method !== method || !path.startsWith(route.prefix)) continue
       const params = paramsOf(path, route)
       if (params === undefined) continue
-      const found = { method, path, params, answer: route.answer }
+      const found = { method, url, path, params, answer: route.answer }
       if (this.#known.size >= KNOWN_MAX) this.#known.clear()
       this.#known.set(url, found)
       return found

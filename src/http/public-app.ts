@@ -35,9 +35,9 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   viewWaitMs: 10_000,
 }
 
-export interface PublicAppParts {
+export interface PublicAppParts<Address extends object = object> {
   readonly bus: CommandBus
-  readonly views: ViewSource
+  readonly views: ViewSource<Address>
   readonly clock: Clock
   readonly telemetry: Telemetry
   /** What `/readyz` asks; asked at each request. */
@@ -53,7 +53,7 @@ export interface PublicApp {
   readonly bodies: BodyReader
 }
 
-export function createPublicApp(parts: PublicAppParts): PublicApp {
+export function createPublicApp<Address extends object>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
   const { bus, views, clock, telemetry, health, started, draining } = parts

@@ -21,9 +21,11 @@ export interface ServedView {
 }
 
 /** What these routes need of whoever reads views. */
-export interface ViewSource {
+export interface ViewSource<Address extends object = object> {
+  /** Where a view is to be found; it stays true. */
+  address(projection: string, key: string): Address
   /** From the memory of this process, and the same object as long as nothing in it changed; undefined: `read` it. */
-  held(projection: string, key: string): ServedView | undefined
+  held(address: Address): ServedView | undefined
   read(
     projection: string,
     key: string,
@@ -49,19 +51,33 @@ export interface ViewSource {
   }>
 }
 
-export interface ViewRouteParts {
-  readonly views: ViewSource
+export interface ViewRouteParts<Address extends object> {
+  readonly views: ViewSource<Address>
   readonly answers: Answers
   /** How long a request with Millrace-After waits. */
   readonly viewWaitMs: number
 }
 
-export function addViewRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: ViewRouteParts): void {
-  const { answers } = parts
+export function addViewRoutes<Address extends object>(
+  app: Hono<HttpEnv>,
+  direct: DirectRoutes,
+  parts: ViewRouteParts<Address>,
+): void {
+  const { answers, views } = parts
+  /** By the parameters of a path, which are the same object for a URL that is asked for again. */
+  const addresses = new WeakMap<readonly string[], Address>()
+  const addressOf = (params: readonly string[]): Address => {
+    const known = addresses.get(params)
+    if (known !== undefined) return known
+    const [projection = '', key = ''] = params
+    const address = views.address(projection, key)
+    addresses.set(params, address)
+    return address
+  }
   direct.add(
     'GET',
     '/v1/views/:projection/:key',
-    answers.direct('view.read', (exchange) => readOne(exchange, parts)),
+    answers.direct('view.read', (exchange) => readOne(exchange, parts, addressOf)),
   )
   app.get(
     '/v1/views/:projection',
@@ -73,55 +89,71 @@ export function addViewRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: V
 const GRACE_S = 10
 
 /** At once, when the view lies in memory and nothing has to be waited for. */
-function readOne(exchange: Exchange, { views, viewWaitMs }: ViewRouteParts): Response | Promise<Response> {
-  const { request, server, params } = exchange
-  readQuery(request.url, [])
-  const [projection = '', key = ''] = params
-  const after = request.headers.get('millrace-after') ?? undefined
-  const held = after === undefined ? views.held(projection, key) : undefined
-  if (held !== undefined) return viewResponse(request, key, held)
-  if (after !== undefined) server?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
+function readOne<Address extends object>(
+  exchange: Exchange,
+  { views, viewWaitMs }: ViewRouteParts<Address>,
+  addressOf: (params: readonly string[]) => Address,
+): Response | Promise<Response> {
+  const { request, server, url, params } = exchange
+  readQuery(url, [])
+  const { headers } = request
+  const after = headers.get('millrace-after') ?? undefined
+  const [, key = ''] = params
+  if (after === undefined) {
+    const held = views.held(addressOf(params))
+    if (held !== undefined) return viewResponse(headers, key, held)
+  } else {
+    server?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
+  }
+  const [projection = ''] = params
   const options = after === undefined ? {} : { after, waitMs: viewWaitMs, signal: request.signal }
-  return readOrRefuse(views, projection, key, options).then((view) => viewResponse(request, key, view))
+  return readOrRefuse(views, projection, key, options).then((view) => viewResponse(headers, key, view))
 }
 
-function viewResponse(request: Request, key: string, view: ServedView): Response {
-  const { value } = view
-  const headers = headersOf(view)
-  const etag = headers.get('etag')
-  if (etag === null) {
+function viewResponse(given: Headers, key: string, view: ServedView): Response {
+  const { headers, etag, text } = formOf(view)
+  if (etag === undefined) {
     const detail = `There is no view "${key.slice(0, 80)}" in this projection.`
     throw new HttpMistake('not-found', detail, Object.fromEntries(headers))
   }
-  const ifNoneMatch = request.headers.get('if-none-match')
-  if (matchesEtag(ifNoneMatch, etag)) {
+  if (matchesEtag(given.get('if-none-match'), etag)) {
     const unchanged = new Headers(headers)
     unchanged.delete('content-type')
     return new Response(null, { status: 304, headers: unchanged })
   }
-  return new Response(viewText(value), { headers })
+  return new Response(text, { headers })
 }
 
-/** A view from memory is the same object each time, and so are its headers: `Headers` are taken over twice as fast as a record. */
-const headersKept = new WeakMap<ServedView, Headers>()
+/** A view as it is sent. */
+interface Form {
+  readonly headers: Headers
+  /** With quotes. */
+  readonly etag: string | undefined
+  readonly text: string
+}
 
-function headersOf(view: ServedView): Headers {
-  const known = headersKept.get(view)
+/** A view from memory is the same object each time, and so is its form: `Headers` are taken over twice as fast as a record. */
+const forms = new WeakMap<ServedView, Form>()
+
+function formOf(view: ServedView): Form {
+  const known = forms.get(view)
   if (known !== undefined) return known
-  const { position, etag, afterState } = view
+  const { position, afterState } = view
+  const etag = view.etag === undefined ? undefined : `"${view.etag}"`
   const headers = new Headers({ 'millrace-position': position, 'cache-control': 'no-cache' })
   if (afterState !== undefined) headers.set('millrace-after-status', afterState)
   if (etag !== undefined) {
-    headers.set('etag', `"${etag}"`)
+    headers.set('etag', etag)
     headers.set('content-type', 'application/json')
   }
-  headersKept.set(view, headers)
-  return headers
+  const form = { headers, etag, text: etag === undefined ? '' : viewText(view.value) }
+  forms.set(view, form)
+  return form
 }
 
 /** An id that was never given out is a mistake in the header, not a missing view. */
 async function readOrRefuse(
-  views: ViewSource,
+  views: Pick<ViewSource, 'read'>,
   projection: string,
   key: string,
   options: NonNullable<Parameters<ViewSource['read']>[2]>,
@@ -151,7 +183,7 @@ function viewText(value: unknown): string {
   return text
 }
 
-async function readPage(c: RouteContext, { views }: ViewRouteParts): Promise<Response> {
+async function readPage(c: RouteContext, { views }: { readonly views: Pick<ViewSource, 'page'> }): Promise<Response> {
   const { url, headers } = c.req.raw
   if (headers.has('millrace-after')) {
     throw new MillraceError('command.malformed', 'Millrace-After works for one view, not for a page.')

@@ -22,6 +22,17 @@ export interface LoadedView {
   readonly bytes: number
 }
 
+/** Where a view is cached, and what it was loaded from. */
+export interface ViewPlace {
+  readonly id: string
+  readonly reader: string
+  readonly partitions: readonly number[]
+}
+
+export function viewPlace(reader: string, key: string, partitions: readonly number[]): ViewPlace {
+  return { id: viewId(reader, key), reader, partitions }
+}
+
 interface CachedView {
   /** Another object only when something in it is different. */
   view: LoadedView
@@ -118,29 +129,30 @@ export class ViewCache {
   }
 
   /** The cached view, with the checkpoints up to which it is known to be current; undefined when it must be loaded. */
-  get(reader: string, key: string, partitions: readonly number[]): LoadedView | undefined {
+  get({ id, reader, partitions }: ViewPlace): LoadedView | undefined {
     if (!this.trusted) return undefined
-    const id = viewId(reader, key)
     const cached = this.#views.get(id)
     if (cached === undefined) return undefined
-    const watches = this.#watchesOf(reader, partitions)
-    if (epochSum(watches) !== cached.epochs) {
+    const watches = this.#watches.get(reader) ?? []
+    let epochs = 0
+    for (const partition of partitions) epochs += watches[partition]?.epoch ?? 0
+    if (epochs !== cached.epochs) {
       this.#views.delete(id)
       return undefined
     }
     const { checkpoints } = cached.view
     for (let i = 0; i < checkpoints.length; i++) {
       const loaded = checkpoints[i] ?? ''
-      if (newer(loaded, watches[i]?.seen) === loaded) continue
-      cached.view = { ...cached.view, checkpoints: checkpoints.map((at, j) => newer(at, watches[j]?.seen)) }
+      if (newer(loaded, seenOf(watches, partitions, i)) === loaded) continue
+      const current = checkpoints.map((at, j) => newer(at, seenOf(watches, partitions, j)))
+      cached.view = { ...cached.view, checkpoints: current }
       break
     }
     return cached.view
   }
 
   /** Announces a load; end it with `finish` or `abandon`. */
-  begin(reader: string, key: string, partitions: readonly number[]): Load {
-    const id = viewId(reader, key)
+  begin({ id, reader, partitions }: ViewPlace): Load {
     const running = this.#running.get(id)
     if (running === undefined) this.#running.set(id, { count: 1, dirty: false })
     else running.count += 1
@@ -195,6 +207,10 @@ export class ViewCache {
 
 function viewId(reader: string, key: string): string {
   return `${reader} ${key}`
+}
+
+function seenOf(watches: readonly Watch[], partitions: readonly number[], at: number): string | undefined {
+  return watches[partitions[at] ?? -1]?.seen
 }
 
 /** Epochs only grow, so their sum changes when any of them does. */

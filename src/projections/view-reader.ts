@@ -22,7 +22,7 @@ import { readerName, readViews } from '../redis/view-store.ts'
 import { type Clock, randomId } from '../runtime/clock.ts'
 import { PeriodicService, Service } from '../runtime/service.ts'
 import { VIEW_KEY_BYTES_MAX } from './fold-batch.ts'
-import { type LoadedView, ViewCache } from './view-cache.ts'
+import { type LoadedView, ViewCache, type ViewPlace, viewPlace } from './view-cache.ts'
 import { type PageOptions, type ViewPage, ViewPages } from './view-pages.ts'
 import { formatPosition, joinParts } from './view-parts.ts'
 import { ViewWait } from './view-wait.ts'
@@ -82,12 +82,10 @@ interface NamedProjection {
   readonly reader: string
 }
 
-/** A view key with all the places it is read from. */
-interface ViewAddress {
+/** A view by its key, and all that is known of it without reading it. */
+export interface ViewAddress extends ViewPlace {
   readonly projection: ProjectionDefinition
-  readonly reader: string
   readonly key: string
-  readonly partitions: readonly number[]
 }
 
 export class ViewReader extends Service implements HealthSource {
@@ -124,21 +122,27 @@ export class ViewReader extends Service implements HealthSource {
   }
 
   /**
-   * One view, if it lies in the memory of this process and is known to be current: the same object each time, as long as
-   * nothing in it changed.
+   * Where a view is to be found. It stays true: keep it where the same view is asked for again and again.
    *
    * @throws MillraceError `view.unknown-projection`
    */
-  held(name: string, key: string): ViewAnswer | undefined {
+  address(name: string, key: string): ViewAddress {
     const { projection, reader } = this.#named(name)
-    const partitions = this.#placesOf(projection, key)
-    const view = this.#cache.get(reader, key, partitions)
+    return { ...viewPlace(reader, key, this.#placesOf(projection, key)), projection, key }
+  }
+
+  /**
+   * The view, if it lies in the memory of this process and is known to be current: the same object each time, as long as
+   * nothing in it changed.
+   */
+  held(address: ViewAddress): ViewAnswer | undefined {
+    const view = this.#cache.get(address)
     if (view === undefined) return undefined
-    this.#deps.telemetry.emit('view.read', { projection: name, cached: true })
+    this.#deps.telemetry.emit('view.read', { projection: address.projection.name, cached: true })
     const known = this.#held.get(view)
     if (known !== undefined) return known
     const { value, etag } = view
-    const position = formatPosition(partitions, view.checkpoints)
+    const position = formatPosition(address.partitions, view.checkpoints)
     const answer = { value, etag, position, cached: true, afterState: undefined }
     this.#held.set(view, answer)
     return answer
@@ -151,7 +155,8 @@ export class ViewReader extends Service implements HealthSource {
    *   `projection.not-over-stream`, `projection.stopped`, `view.wait-timeout`, `redis.unavailable`, `redis.unknown`
    */
   async read(name: string, key: string, options: ReadOptions = {}): Promise<ViewAnswer> {
-    const { projection, reader } = this.#named(name)
+    const address = this.address(name, key)
+    const { projection, partitions } = address
     const { after, signal } = options
     const waitMs = Math.min(
       this.#options.waitMaxMs,
@@ -159,9 +164,7 @@ export class ViewReader extends Service implements HealthSource {
     )
     const passage =
       after === undefined ? undefined : await this.#wait.pass(projection, after, { waitMs, signal })
-    const partitions = this.#placesOf(projection, key)
-    const address = { projection, reader, key, partitions }
-    const cached = this.#cache.get(reader, key, partitions)
+    const cached = this.#cache.get(address)
     const at = passage === undefined ? -1 : partitions.indexOf(passage.partition)
     const isOlder =
       at >= 0 && compareEntryIds(cached?.checkpoints[at] ?? '0-0', passage?.eventId ?? '0-0') < 0
@@ -227,7 +230,7 @@ export class ViewReader extends Service implements HealthSource {
 
   /** From Redis. Readers of one view share a load, unless they need one that starts now. */
   #load(address: ViewAddress, startsNow: boolean): Promise<LoadedView> {
-    const id = `${address.reader} ${address.key}`
+    const { id } = address
     const flight = this.#flights.get(id)
     if (flight !== undefined && !startsNow) return flight
     const loading = this.#loadNow(address).finally(() => {
@@ -237,8 +240,9 @@ export class ViewReader extends Service implements HealthSource {
     return loading
   }
 
-  async #loadNow({ projection, reader, key, partitions }: ViewAddress): Promise<LoadedView> {
-    const load = this.#cache.begin(reader, key, partitions)
+  async #loadNow(address: ViewAddress): Promise<LoadedView> {
+    const { projection, reader, key, partitions } = address
+    const load = this.#cache.begin(address)
     try {
       const stored = await Promise.all(
         partitions.map((partition) =>
