@@ -3,7 +3,7 @@ import { describe, expect, test } from 'bun:test'
 import { bottleneckOf } from '../scripts/bench/bottleneck.ts'
 import { compare, type DuelOptions, duel } from '../scripts/bench/duel.ts'
 import { parseOptions } from '../scripts/bench/options.ts'
-import { orderLine, PAYLOAD_BYTES } from '../scripts/bench/payload.ts'
+import { customersAmong, orderLine, PAYLOAD_BYTES } from '../scripts/bench/payload.ts'
 import { ProcessorTime, residentBytes } from '../scripts/bench/processor-time.ts'
 import type { Stage } from '../scripts/bench/stage.ts'
 import { median, quantile } from '../scripts/bench/statistics.ts'
@@ -76,6 +76,15 @@ test('no two payloads are alike, and all are as long as they are said to be', ()
   const texts = Array.from({ length: 5000 }, (_, n) => JSON.stringify(orderLine(n)))
   expect(new Set(texts).size).toBe(5000)
   for (const text of texts) expect(Math.abs(text.length - PAYLOAD_BYTES)).toBeLessThanOrEqual(4)
+})
+
+test('customers come back as random draws do, and none is left out for good', () => {
+  const customers = (count: number) => new Set(Array.from({ length: count }, (_, n) => orderLine(n).customer))
+  // 10,000 draws of 10,000 leave out one of e, give or take 31.
+  expect(Math.abs(customers(10_000).size - 10_000 * (1 - Math.exp(-1)))).toBeLessThan(100)
+  expect(customersAmong(10_000)).toBe(customers(10_000).size)
+  expect(customersAmong(1000, 10)).toBe(10)
+  expect(customersAmong(200_000)).toBe(10_000)
 })
 
 test('a busy process is seen to be busy', () => {

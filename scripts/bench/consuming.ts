@@ -37,8 +37,13 @@ export interface WorkersOptions {
   /** Default 1. */
   readonly processes?: number
   readonly flags?: readonly string[]
-  /** Share of the backlog at which the measurement ends; default 1. Less leaves out what the last worker still holds. */
-  readonly untilShare?: number
+  /** Commands done by all of them when the measurement starts, and when it ends; default from a tenth of the backlog to all. */
+  readonly window?: Window
+}
+
+export interface Window {
+  readonly from: number
+  readonly to: number
 }
 
 export interface PlainOptions {
@@ -77,7 +82,7 @@ export class Consuming {
 
   /** Worker processes of the product. */
   workers(options: WorkersOptions = {}): Contestant {
-    const { name = 'millrace', processes = 1, flags = [], untilShare = 1 } = options
+    const { name = 'millrace', processes = 1, flags = [], window } = options
     const { redis } = this
     const stage = this.#stage
     return {
@@ -87,7 +92,7 @@ export class Consuming {
         const start = () => stage.role('work', { redis, app: this.#options.app, flags })
         const workers = await Promise.all(Array.from({ length: processes }, start))
         const named = workers.map(({ pid }, i) => [processes === 1 ? 'worker' : `worker ${i + 1}`, pid])
-        const measure = await this.#watch(Object.fromEntries(named), untilShare)
+        const measure = await this.#watch(Object.fromEntries(named), window)
         await Promise.all(workers.map((worker) => stage.end(worker)))
         return measure
       },
@@ -134,13 +139,15 @@ export class Consuming {
     }
   }
 
-  async #watch(workers: NamedProcesses, untilShare = 1): Promise<Measure> {
+  async #watch(workers: NamedProcesses, window?: Window): Promise<Measure> {
     const client = this.#stage.client(this.redis)
+    const commands = window?.to ?? this.#backlog.commands
     try {
       return await watchUntilDone({
         ...{ client, streams: this.#streams, signal: this.#stage.signal },
-        commands: Math.floor(this.#backlog.commands * untilShare),
+        commands,
         processes: { redis: this.redis.pid, ...workers },
+        ...(window === undefined ? {} : { warmShare: window.from / commands }),
       })
     } finally {
       client.disconnect()

@@ -2,13 +2,14 @@
 import type { Redis } from 'ioredis'
 import { unpack } from 'msgpackr'
 import { RunError } from '../fleet/failure.ts'
+import { customersAmong } from './payload.ts'
 
 export const SALES = { app: 'sales', type: 'sale.add', stream: 'sales', partitions: 1 } as const
 export const COMMANDS = 'mr:{sales.0}:c'
 export const EVENTS = 'mr:{sales.0}:e'
 export const READERS = 'mr:{sales.0}:readers'
 export const READER = 'customers@1'
-/** As many views as the payload has customers. */
+/** Customers that the payload draws from. */
 export const CUSTOMERS = 10_000
 
 const VIEWS = `mr:{sales.0}:v:${READER}`
@@ -19,9 +20,14 @@ export async function viewCounts(client: Redis): Promise<number[]> {
   return views.map((blob) => (unpack(blob) as { count: number }).count)
 }
 
-/** @throws RunError `failed` */
-export function checkCounts(events: number, counts: readonly number[]): void {
+/**
+ * Every event counted once, in a view for each customer among the first `lines` order lines.
+ *
+ * @throws RunError `failed`
+ */
+export function checkCounts(events: number, lines: number, counts: readonly number[]): void {
   const sum = counts.reduce((all, count) => all + count, 0)
-  if (sum === events && counts.length === CUSTOMERS) return
-  throw new RunError('failed', `${events} events are ${sum} in ${counts.length} views.`)
+  const views = customersAmong(lines, CUSTOMERS)
+  if (sum === events && counts.length === views) return
+  throw new RunError('failed', `${events} events are ${sum}, in ${counts.length} views instead of ${views}.`)
 }

@@ -134,7 +134,11 @@ export const READING_MUTANTS: readonly Mutant[] = [
       'What is settled while the own pending list is being read comes back by that reading, and runs again.',
     promise: 'P3',
     edits: [
-      { file: 'src/runtime/in-flight.ts', search: 'new Set(this.#seen ?? this.#names())', replacement: 'new Set(this.#names())' },
+      {
+        file: 'src/runtime/in-flight.ts',
+        search: 'new Set(this.#seen ?? this.#names())',
+        replacement: 'new Set(this.#names())',
+      },
     ],
     guards: [
       {

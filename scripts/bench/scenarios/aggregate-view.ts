@@ -45,7 +45,7 @@ function projector(stage: Stage, redis: RedisServer, backlog: EventBacklog, clie
       const position = () => client.hget(READERS, READER)
       const measure = await watch(stage, redis, backlog, { projector: projector.pid }, position)
       await stage.end(projector)
-      checkCounts(backlog.events, await viewCounts(client))
+      checkCounts(backlog.events, backlog.events, await viewCounts(client))
       return measure
     },
   }
@@ -66,7 +66,7 @@ function aggregator(stage: Stage, redis: RedisServer, backlog: EventBacklog, cli
       const pipeline = client.pipeline()
       for (const key of await client.keys('plain:*')) pipeline.hget(key, 'count')
       const counts = ((await pipeline.exec()) ?? []).map(([, count]) => Number(count))
-      checkCounts(backlog.events, counts)
+      checkCounts(backlog.events, backlog.events, counts)
       return measure
     },
   }

@@ -74,13 +74,13 @@ function wholeWay(stage: Stage, redis: RedisServer, commands: number): Contestan
         ...{ url: `${url}/v1/commands`, type: SALES.type, commands },
         ...{ bodyCommands: BODY_COMMANDS, requests: REQUESTS },
       })
-      await producer.ready()
+      const { lines } = await producer.ready<{ readonly lines: number }>()
       const used = new ProcessorTime({
         ...{ api: api.pid, worker: worker.pid, projector: projector.pid },
         ...{ redis: redis.pid, producer: producer.pid },
       })
       const measure = await watch(stage, { client, commands, url, used }, producer.result<Produced>())
-      checkCounts(commands, await viewCounts(client))
+      checkCounts(commands, lines, await viewCounts(client))
       await Promise.all([producer, api, worker, projector].map((process) => stage.end(process)))
       client.disconnect()
       return measure

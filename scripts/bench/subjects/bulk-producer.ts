@@ -20,7 +20,8 @@ const PAUSE_MS = 5
 const bodies = Array.from({ length: Math.min(DISTINCT_BODIES, commands / bodyCommands) }, (_, i) =>
   Buffer.from(bulkBody(type, i * bodyCommands, bodyCommands)),
 )
-tellReady({})
+/** Different order lines; behind them they come again. */
+tellReady({ lines: bodies.length * bodyCommands })
 
 const nowMs = (): number => performance.timeOrigin + performance.now()
 
