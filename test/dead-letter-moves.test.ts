@@ -6,7 +6,7 @@ import { fingerprintOf } from '../src/dead-letters/error-fingerprint.ts'
 import { defineCommand, defineHandler, defineStream, reject, retry } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
 import { discardDead, redriveDead, trimDead } from '../src/redis/dead-letter-stream.ts'
-import { decodeEntry, encodeEntry, payloadOf } from '../src/redis/entry-codec.ts'
+import { decodeEntry, encodeCopy } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { sweepRecords } from '../src/redis/partition-care.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -155,7 +155,7 @@ describe('redriving one', () => {
     const entry = decodeEntry(fields[1] ?? Buffer.alloc(0))
     const trail = { attempts: 1, redrives: 0, failures: entry.trail?.failures ?? [], level: 3 }
     await client.xdel(keys.dead, entryId)
-    const crashed = encodeEntry({ ...entry, trail }, payloadOf(entry))
+    const crashed = encodeCopy(entry, { trail })
     const again = await client.xadd(keys.dead, '*', at.token, crashed)
     await client.hset(keys.records, at.token, `X${again}:`)
     await client.hset(keys.crashes, at.token, 3)

@@ -61,7 +61,7 @@ function stubDesk(
   }
   const entry = {
     ...{ type: 'line.put', version: 1, atMs: 0, key: 'a', trace: undefined, tickMs: undefined },
-    ...{ trail: undefined, bytes: packPayload({ key: 'a' }), payloadAt: 0 },
+    ...{ trail: undefined, codec: 1, bytes: packPayload({ key: 'a' }), payloadAt: 0 },
   }
   const run = (n: number, level = 0): CommandRun =>
     new CommandRun(scope, { source: 'commands', entryId: `${n}-0`, token: `e${n}-0`, level }, entry)

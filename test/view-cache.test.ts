@@ -145,7 +145,10 @@ test('a view read from Redis replaces an older one, even when it may not be kept
 test('a merged view is valid only while every one of its partitions is', () => {
   const cache = trustedCache()
   const both = (value: number) =>
-    cache.finish(cache.begin(viewPlace('r@1', 'm', [0, 1])), { ...view(value, '5-0'), checkpoints: ['5-0', '3-0'] })
+    cache.finish(cache.begin(viewPlace('r@1', 'm', [0, 1])), {
+      ...view(value, '5-0'),
+      checkpoints: ['5-0', '3-0'],
+    })
   both(1)
   cache.committed('r@1', 1, notice('3-0', '4-0', ['x']))
   expect(cache.get(viewPlace('r@1', 'm', [0, 1]))?.checkpoints).toEqual(['5-0', '4-0'])
@@ -207,7 +210,9 @@ async function staleViews(chained: boolean): Promise<{ stale: number; cached: nu
     await commitViews(link, keys, { reader: 'r@1', expected: `0-${i - 1}`, checkpoint: `0-${i}`, changes })
   }
   for (let i = 1; i < 3000; i++) await commit(i, [...new Set([pick(), pick(), pick()])])
-  await until('every view to be cached', () => names.every((key) => cache.get(viewPlace('r@1', key, [0])) !== undefined))
+  await until('every view to be cached', () =>
+    names.every((key) => cache.get(viewPlace('r@1', key, [0])) !== undefined),
+  )
   await commit(3000, names.slice(0, 10))
   await commit(3001, names.slice(90))
   await until('the last notice', () => last === '0-3001')

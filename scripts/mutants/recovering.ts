@@ -179,8 +179,8 @@ export const RECOVERING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/partition-consumer.ts',
-        search: 'releaseEntries(command, keys, consumer, held, leaving)',
-        replacement: 'releaseEntries(command, keys, consumer, held.slice(0, 0), leaving)',
+        search: 'releaseEntries(command, keys, consumer, entries, leaving)',
+        replacement: 'releaseEntries(command, keys, consumer, entries.slice(0, 0), leaving)',
       },
     ],
     guards: [

@@ -11,19 +11,18 @@ import {
   decodeEntry,
   EMPTY_TRAIL,
   type Entry,
+  encodeCopyHead,
   encodeEntry,
   packPayload,
   type Trail,
 } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 
-const NO_PAYLOAD = Buffer.alloc(0)
-
 /** @throws MillraceError `entry.unreadable` */
 export function toRedrive({ token, entryId, head }: DeadEntry): Redrive {
   const entry = decodeEntry(head)
   const trail = redriven(entry)
-  const bytes = encodeEntry({ ...entry, expiresAtMs: undefined, trail }, NO_PAYLOAD)
+  const bytes = encodeCopyHead(entry, { expiresAtMs: undefined, trail })
   return { token, entryId, bytes, replacesBytes: head.length, record: recordOf(trail) }
 }
 

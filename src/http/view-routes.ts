@@ -183,7 +183,10 @@ function viewText(value: unknown): string {
   return text
 }
 
-async function readPage(c: RouteContext, { views }: { readonly views: Pick<ViewSource, 'page'> }): Promise<Response> {
+async function readPage(
+  c: RouteContext,
+  { views }: { readonly views: Pick<ViewSource, 'page'> },
+): Promise<Response> {
   const { url, headers } = c.req.raw
   if (headers.has('millrace-after')) {
     throw new MillraceError('command.malformed', 'Millrace-After works for one view, not for a page.')

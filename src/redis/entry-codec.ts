@@ -2,7 +2,7 @@
  * The bytes of one command or event: a small binary header, then the payload.
  *
  *   0      format version: 1, or 2 with a deadline
- *   1      payload codec: 1 msgpack
+ *   1      payload codec: 1 msgpack, 2 JSON
  *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline
  *   3-4    payload version
  *   5-10   time in ms: accepted (command) or emitted (event)
@@ -14,6 +14,9 @@
  * A version that knows no deadlines would run what has expired, so an entry with one is of a format that it refuses to read
  * and leaves to others. Flags from the future are refused for the same reason.
  *
+ * A payload of plain data is JSON, which Bun writes and reads in two thirds of the time of msgpack, for a fifth more bytes.
+ * What JSON would change (dates, bytes, whole numbers beyond 2^53 as bigint, `undefined`) is msgpack.
+ *
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
@@ -24,6 +27,7 @@ import { MillraceError } from '../contracts/errors.ts'
 const FORMAT = 1
 const FORMAT_DEADLINE = 2
 const CODEC_MSGPACK = 1
+const CODEC_JSON = 2
 const HEADER_BYTES = 12
 const FLAG_KEY = 1
 const FLAG_TRACE = 2
@@ -33,6 +37,7 @@ const FLAG_DEADLINE = 16
 const FLAGS_KNOWN = 31
 const KEY_BYTES_MAX = 255
 const TRACE_BYTES = 25
+const NO_PAYLOAD = Buffer.alloc(0)
 
 const packr = new Packr({ useRecords: false, moreTypes: false })
 
@@ -88,11 +93,29 @@ export function unpackPayload(bytes: Buffer): unknown {
   return packr.unpack(bytes)
 }
 
-/** @throws MillraceError `command.invalid` when the key is longer than 255 bytes */
+/**
+ * An entry with a payload in msgpack.
+ *
+ * @throws MillraceError `command.invalid` when the key is longer than 255 bytes
+ */
 export function encodeEntry(envelope: Envelope, payload: Buffer): Buffer {
+  return join(envelope, CODEC_MSGPACK, payload)
+}
+
+/** The same payload, as it is stored, in another envelope. */
+export function encodeCopy(entry: Entry, changes: Partial<Envelope>): Buffer {
+  return join({ ...entry, ...changes }, entry.codec, payloadOf(entry))
+}
+
+/** What stands before the payload of such a copy. */
+export function encodeCopyHead(entry: Entry, changes: Partial<Envelope>): Buffer {
+  return join({ ...entry, ...changes }, entry.codec, NO_PAYLOAD)
+}
+
+function join(envelope: Envelope, codec: number, payload: Buffer): Buffer {
   const header = measure(envelope)
   const out = Buffer.allocUnsafe(header.bytes + payload.length)
-  writeHeader(out, envelope, header)
+  writeHeader(out, envelope, codec, header)
   payload.copy(out, header.bytes)
   return out
 }
@@ -107,19 +130,49 @@ export interface PackedEntry {
 const RESERVED_BYTES_MAX = 255
 
 /**
- * Packs the payload behind the room for its header: one buffer, no copy.
+ * Packs the payload behind its header: one buffer, no copy.
  *
  * @throws MillraceError `command.invalid` when the key is longer than 255 bytes; what msgpack throws for a payload it can't
  * pack
  */
 export function packEntry(envelope: Envelope, payload: unknown): PackedEntry {
   const header = measure(envelope)
-  if (header.bytes > RESERVED_BYTES_MAX) {
-    return { blob: encodeEntry(envelope, packPayload(payload)), headerBytes: header.bytes }
+  const headerBytes = header.bytes
+  if (isJson(payload)) {
+    const text = JSON.stringify(payload)
+    const blob = Buffer.allocUnsafe(headerBytes + Buffer.byteLength(text))
+    writeHeader(blob, envelope, CODEC_JSON, header)
+    blob.write(text, headerBytes, 'utf8')
+    return { blob, headerBytes }
   }
-  const blob = packr.pack(payload, RESERVE_START_SPACE | header.bytes)
-  writeHeader(blob, envelope, header)
-  return { blob, headerBytes: header.bytes }
+  if (headerBytes > RESERVED_BYTES_MAX) {
+    return { blob: encodeEntry(envelope, packPayload(payload)), headerBytes }
+  }
+  const blob = packr.pack(payload, RESERVE_START_SPACE | headerBytes)
+  writeHeader(blob, envelope, CODEC_MSGPACK, header)
+  return { blob, headerBytes }
+}
+
+/** Deeper data is no worse, but not looked through. */
+const JSON_DEPTH_MAX = 32
+
+/** True for data that comes back from JSON as it does from msgpack. */
+function isJson(value: unknown, depth = JSON_DEPTH_MAX): boolean {
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return true
+  if (typeof value === 'number') return Number.isFinite(value)
+  return typeof value === 'object' && depth > 0 && holdsJson(value, depth - 1)
+}
+
+function holdsJson(value: object, depth: number): boolean {
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) if (!isJson(value[i], depth)) return false
+    return true
+  }
+  if (Object.getPrototypeOf(value) !== Object.prototype) return false
+  for (const key in value) {
+    if (key === '__proto__' || !isJson((value as Record<string, unknown>)[key], depth)) return false
+  }
+  return true
 }
 
 interface Measure {
@@ -146,10 +199,15 @@ function measure({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): Me
   return { bytes, keyBytes, trailBytes }
 }
 
-function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: Measure): void {
+function writeHeader(
+  out: Buffer,
+  envelope: Envelope,
+  codec: number,
+  { keyBytes, trailBytes }: Measure,
+): void {
   const { type, key, trace, tickMs, expiresAtMs } = envelope
   out[0] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
-  out[1] = CODEC_MSGPACK
+  out[1] = codec
   out[2] =
     (keyBytes > 0 ? FLAG_KEY : 0) |
     (trace === undefined ? 0 : FLAG_TRACE) |
@@ -175,6 +233,8 @@ function writeHeader(out: Buffer, envelope: Envelope, { keyBytes, trailBytes }: 
 
 /** A decoded entry. The payload is decoded on demand: settling or moving an entry never needs it. */
 export interface Entry extends Envelope {
+  /** Of the payload. */
+  readonly codec: number
   /** The whole entry, and where in it the payload begins. */
   readonly bytes: Buffer
   readonly payloadAt: number
@@ -186,15 +246,17 @@ export function payloadOf({ bytes, payloadAt }: Entry): Buffer {
 }
 
 /** Without a view of its own, which costs as much as decoding a small payload. */
-export function unpackPayloadOf({ bytes, payloadAt }: Entry): unknown {
+export function unpackPayloadOf({ bytes, codec, payloadAt }: Entry): unknown {
+  if (codec === CODEC_JSON) return JSON.parse(bytes.toString('utf8', payloadAt))
   return packr.unpack(bytes, { start: payloadAt, end: bytes.length })
 }
 
 /** @throws MillraceError `entry.unreadable` for a format or codec that this version does not know */
 export function decodeEntry(bytes: Buffer): Entry {
   const [format, codec, flags = 0] = bytes
-  const isKnown = (format === FORMAT || format === FORMAT_DEADLINE) && codec === CODEC_MSGPACK
-  if (bytes.length < HEADER_BYTES || !isKnown || (flags & ~FLAGS_KNOWN) !== 0) {
+  const isKnown = format === FORMAT || format === FORMAT_DEADLINE
+  const isReadable = codec === CODEC_MSGPACK || codec === CODEC_JSON
+  if (bytes.length < HEADER_BYTES || !isKnown || !isReadable || (flags & ~FLAGS_KNOWN) !== 0) {
     throw new MillraceError(
       'entry.unreadable',
       `Entry of format ${format}, codec ${codec}, flags ${flags} is not readable by this version; run a newer worker.`,
@@ -238,6 +300,7 @@ export function decodeEntry(bytes: Buffer): Entry {
     tickMs,
     expiresAtMs,
     trail,
+    codec,
     bytes,
     payloadAt: at,
   }

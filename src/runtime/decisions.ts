@@ -6,10 +6,9 @@ import type { DeadReason } from '../contracts/dead-reason.ts'
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Settlement } from '../policies/settlement.ts'
 import {
-  encodeEntry,
+  encodeCopy,
   type FailedAttempt,
   packPayload,
-  payloadOf,
   TRAIL_FAILURES_MAX,
   type Trail,
 } from '../redis/entry-codec.ts'
@@ -141,6 +140,6 @@ function move(
   if (kind === 'retry' && run.scope.epoch !== undefined) {
     return { run, failure: { ...common, move: 'hold', blob: packPayload(trail) } }
   }
-  const blob = encodeEntry({ ...run.entry, trail }, payloadOf(run.entry))
+  const blob = encodeCopy(run.entry, { trail })
   return { run, failure: { ...common, move: kind, blob } }
 }
