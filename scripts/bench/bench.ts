@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { describeError } from '../../src/contracts/errors.ts'
 import { RunError } from '../fleet/failure.ts'
 import { Progress, tellAs } from '../fleet/progress.ts'
 import { REDIS_SERVER } from '../fleet/redis-server.ts'
@@ -67,14 +68,26 @@ export class Bench {
     }
     this.#progress.start()
     const rows: Row[] = []
+    // What the others measured is worth keeping: they may have taken many minutes.
+    const failed: string[] = []
     for (const [i, scenario] of scenarios.entries()) {
       this.#share = i / scenarios.length
-      rows.push(...(await this.#play(scenario)))
+      try {
+        rows.push(...(await this.#play(scenario)))
+      } catch (error) {
+        if (this.#abort.signal.aborted) throw error
+        failed.push(scenario.name)
+        tell(`${scenario.name} failed: ${describeError(error)}`)
+      }
     }
     this.#progress.stop()
     await this.#write({ setting, scenarios: rows })
     const missed = rows.filter(({ pass }) => !pass).map(({ name }) => name)
     tell(missed.length === 0 ? `all ${rows.length} budgets met` : `missed: ${missed.join(', ')}`)
+    if (failed.length > 0) {
+      tell(`failed, and not in the report: ${failed.join(', ')}`)
+      return 1
+    }
     return missed.length > 0 && gate ? 1 : 0
   }
 

@@ -6,7 +6,6 @@
  * The events of one settlement share an entry, so a position is told as a number of events here.
  */
 import type { Redis } from 'ioredis'
-import { unpack } from 'msgpackr'
 import { RunError } from '../fleet/failure.ts'
 import type { RedisServer } from '../fleet/redis-server.ts'
 import { Backlog } from './backlog.ts'
@@ -89,5 +88,5 @@ export class EventBacklog {
 }
 
 function saleOf(event: Buffer): SaleAdded {
-  return unpack(event.subarray(HEADER_BYTES + (event[TYPE_LENGTH_AT] ?? 0))) as SaleAdded
+  return JSON.parse(event.toString('utf8', HEADER_BYTES + (event[TYPE_LENGTH_AT] ?? 0))) as SaleAdded
 }

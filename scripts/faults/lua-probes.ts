@@ -1,12 +1,12 @@
 /**
- * Scripts that look into Redis beside the code under test. They decode entries by themselves (header and msgpack), so
- * that what is counted does not pass through what is judged. All answers are ASCII.
+ * Scripts that look into Redis beside the code under test. They decode entries by themselves (header, JSON, msgpack),
+ * so that what is counted does not pass through what is judged. All answers are ASCII.
  */
 
 /** Takes a blob apart: type, payload, trail. */
 const DECODE = `
 local function decode(blob)
-  local flags, length = string.byte(blob, 3), string.byte(blob, 12)
+  local codec, flags, length = string.byte(blob, 2), string.byte(blob, 3), string.byte(blob, 12)
   local kind, at, trail = string.sub(blob, 13, 12 + length), 13 + length, nil
   if bit.band(flags, 1) ~= 0 then at = at + 1 + string.byte(blob, at) end
   if bit.band(flags, 2) ~= 0 then at = at + 25 end
@@ -16,7 +16,8 @@ local function decode(blob)
     trail = cmsgpack.unpack(string.sub(blob, at + 2, at + 1 + size))
     at = at + 2 + size
   end
-  return kind, cmsgpack.unpack(string.sub(blob, at)), trail
+  local unpackPayload = codec == 2 and cjson.decode or cmsgpack.unpack
+  return kind, unpackPayload(string.sub(blob, at)), trail
 end
 `
 
