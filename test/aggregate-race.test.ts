@@ -17,7 +17,7 @@ import {
 } from '../src/index.ts'
 import { buildCatalogue, type Definition } from '../src/policies/catalogue.ts'
 import { appendPlain } from '../src/redis/command-log.ts'
-import { decodeEntry, encodeEntry, packPayload, unpackPayloadOf } from '../src/redis/entry-codec.ts'
+import { decodeEntry, packEntry, unpackPayloadOf } from '../src/redis/entry-codec.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
@@ -71,7 +71,7 @@ async function placeAll(redis: TestRedis): Promise<void> {
     const key = AGGREGATES[buyer % AGGREGATES.length] ?? ''
     const envelope = { type: 'seat.sell', version: 1, atMs: SYSTEM_CLOCK.nowMs(), key }
     const unset = { trace: undefined, tickMs: undefined, trail: undefined }
-    return encodeEntry({ ...envelope, ...unset }, packPayload({ show: key, buyer }))
+    return packEntry({ ...envelope, ...unset }, { show: key, buyer }).blob
   })
   const link = await redis.open()
   for (let at = 0; at < blobs.length; at += 50) await appendPlain(link, keys, blobs.slice(at, at + 50))

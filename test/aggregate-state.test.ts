@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { evolve, rebuildAggregate } from '../src/aggregates/aggregate-state.ts'
 import { defineAggregate, defineEvent } from '../src/index.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { packEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
@@ -16,13 +16,13 @@ const counter = defineAggregate({ name: 'counter', initial: () => ({ sum: 0, las
 )
 
 const blobOf = (type: string, payload: unknown) =>
-  encodeEntry(
+  packEntry(
     {
       ...{ type, version: 1, atMs: 1, key: 'k' },
       ...{ trace: undefined, tickMs: undefined, trail: undefined },
     },
-    packPayload(payload),
-  )
+    payload,
+  ).blob
 
 let redis: TestRedis
 let link: RedisLink

@@ -64,6 +64,19 @@ describe('a payload', () => {
       expect(stored({ text })).toEqual({ text })
   })
 
+  test('that is long is stored in the shorter way', () => {
+    const numbers = Array.from({ length: 1000 }, (_, n) => n / 7 + 0.123)
+    const short = Array.from({ length: 3000 }, () => 0.5)
+    for (const [value, codec] of [
+      [numbers, 1],
+      [short, 2],
+    ] as const) {
+      const entry = decodeEntry(packEntry(ENVELOPE, value).blob)
+      expect(entry.codec).toBe(codec)
+      expect(unpackPayloadOf(entry)).toEqual([...value])
+    }
+  })
+
   test('may be deeper than is looked through', () => {
     let deep: unknown = 1
     for (let level = 0; level < 200; level++) deep = [deep]

@@ -5,13 +5,15 @@ import type { Setting } from './setting.ts'
 export interface BenchResult {
   readonly setting: Setting
   readonly scenarios: readonly Row[]
+  /** Scenarios that broke off; the others are not worth less for it. */
+  readonly failed: readonly string[]
 }
 
 export function jsonReport(result: BenchResult): string {
   return `${JSON.stringify(result, undefined, 2)}\n`
 }
 
-export function markdownReport({ setting, scenarios }: BenchResult): string {
+export function markdownReport({ setting, scenarios, failed }: BenchResult): string {
   const lines = scenarios.map((row) =>
     [
       '',
@@ -31,7 +33,7 @@ export function markdownReport({ setting, scenarios }: BenchResult): string {
 | scenario | Millrace | baseline in the same run | ratio, median (lowest – highest) | budget | |
 |---|---|---|---|---|---|
 ${lines.join('\n')}
-`
+${failed.length === 0 ? '' : `\nBroke off, and not in the table: ${failed.join(', ')}.\n`}`
 }
 
 function settingText({ date, full, durability, payloadBytes, machine, versions, commit }: Setting): string {

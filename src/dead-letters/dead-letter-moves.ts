@@ -12,7 +12,7 @@ import {
   EMPTY_TRAIL,
   type Entry,
   encodeCopyHead,
-  encodeEntry,
+  packEntry,
   packPayload,
   type Trail,
 } from '../redis/entry-codec.ts'
@@ -52,13 +52,6 @@ export async function toEditedRedrive(
     )
   }
   const valid = await checked(entry.type, () => validatePayload(entry.type, command.payload, payload))
-  const packed = await checked(entry.type, () => packPayload(valid))
-  if (packed.length > payloadBytesMax) {
-    throw new MillraceError(
-      'command.too-large',
-      `The payload of "${entry.type}" has ${packed.length} bytes; at most ${payloadBytesMax} are allowed.`,
-    )
-  }
   const key = await checked(entry.type, () => command.key?.(valid) ?? '')
   const partitions = catalogue.streams.get(keys.stream)?.partitions ?? 1
   if (key !== entry.key && partitionOf(key, partitions) !== keys.partition) {
@@ -67,14 +60,21 @@ export async function toEditedRedrive(
       `The new payload has the key "${key.slice(0, 80)}", which belongs to another partition of "${keys.stream}"; send it as a new command, and discard this one.`,
     )
   }
-  const trail = redriven(entry)
-  const bytes = encodeEntry({ ...entry, key, expiresAtMs: undefined, trail }, packed)
+  const envelope = { ...entry, key, expiresAtMs: undefined, trail: redriven(entry) }
+  const { blob, headerBytes } = await checked(entry.type, () => packEntry(envelope, valid))
+  const payloadBytes = blob.length - headerBytes
+  if (payloadBytes > payloadBytesMax) {
+    throw new MillraceError(
+      'command.too-large',
+      `The payload of "${entry.type}" has ${payloadBytes} bytes; at most ${payloadBytesMax} are allowed.`,
+    )
+  }
   return {
     token: found.token,
     entryId: found.entryId,
-    bytes,
+    bytes: blob,
     replacesBytes: undefined,
-    record: recordOf(trail),
+    record: recordOf(envelope.trail),
   }
 }
 

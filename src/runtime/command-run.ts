@@ -14,9 +14,7 @@ import type { CommandIds } from '../redis/command-id.ts'
 import {
   EMPTY_TRAIL,
   type Entry,
-  encodeEntry,
   packEntry,
-  packPayload,
   type Trail,
   unpackPayloadOf,
   unpackTrace,
@@ -180,12 +178,9 @@ export class CommandRun implements HandledCommand {
       )
     }
     const value = validatePayloadNow(`command "${command.type}"`, command.payload, payload)
-    const bytes = packPayload(value)
     const key = command.key?.(value)
     const delayMs = checkDelay(options.delayMs)
     const expiresInMs = checkExpiry(options.expiresInMs, delayMs)
-    const partition = partitionOf(key ?? bytes, partitions)
-    const here = command.stream === this.scope.stream && partition === this.scope.partition
     const envelope = {
       type: command.type,
       version: command.version,
@@ -196,12 +191,11 @@ export class CommandRun implements HandledCommand {
       expiresAtMs: expiresInMs === undefined ? undefined : Math.floor(this.scope.serverNowMs() + expiresInMs),
       trail: undefined,
     }
+    const { blob, headerBytes } = packEntry(envelope, value)
+    const partition = partitionOf(key ?? blob.subarray(headerBytes), partitions)
+    const here = command.stream === this.scope.stream && partition === this.scope.partition
     this.#followUps ??= []
-    this.#followUps.push({
-      target: here ? '' : `${command.stream}.${partition}`,
-      delayMs,
-      blob: encodeEntry(envelope, bytes),
-    })
+    this.#followUps.push({ target: here ? '' : `${command.stream}.${partition}`, delayMs, blob })
   }
 
   /** Appends events to an aggregate if it is still what was expected; they are emitted as well. None guards the outcome. */

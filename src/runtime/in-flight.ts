@@ -106,7 +106,7 @@ export class InFlight {
       else areYounger = false
     }
     if (areYounger) return entries
-    const names = new Set(this.#seen ?? this.#names())
+    const names = this.#seen === undefined ? this.#names() : new Set(this.#seen)
     return entries.filter((entry) => {
       const name = nameOf(entry)
       if (names.has(name)) return false

@@ -9,7 +9,7 @@ import type { Telemetry } from '../../src/contracts/telemetry.ts'
 import { partitionOf } from '../../src/policies/partition.ts'
 import { appendKeyed, appendPlain, type NewCommand } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
-import { encodeEntry, packPayload } from '../../src/redis/entry-codec.ts'
+import { packEntry } from '../../src/redis/entry-codec.ts'
 import { FLEET_META_KEY, partitionKeys } from '../../src/redis/keys.ts'
 import { Chance } from './chance.ts'
 import { DEADLY, FAULT_KINDS, type FaultKind, Faults, requestName } from './faults.ts'
@@ -326,7 +326,7 @@ export class Simulation {
     const nothing = { trace: undefined, tickMs: undefined, trail: undefined }
     const { key } = order.plan
     const envelope = { type, version, atMs: clock.nowMs(), key, ...nothing }
-    return encodeEntry(envelope, packPayload({ n: order.n, key }))
+    return packEntry(envelope, { n: order.n, key }).blob
   }
 
   /** Once; without an answer nobody knows. */

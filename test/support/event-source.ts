@@ -2,7 +2,7 @@
 
 import { partitionOf } from '../../src/policies/partition.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
-import { encodeEntry, packPayload } from '../../src/redis/entry-codec.ts'
+import { packEntry } from '../../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
 
 export interface TestEvent {
@@ -54,8 +54,5 @@ export class EventSource {
 
 export function eventBlob({ type, key, payload, version = 1 }: TestEvent): Buffer {
   const header = { type, version, atMs: 1_700_000_000_000, key }
-  return encodeEntry(
-    { ...header, trace: undefined, tickMs: undefined, trail: undefined },
-    packPayload(payload),
-  )
+  return packEntry({ ...header, trace: undefined, tickMs: undefined, trail: undefined }, payload).blob
 }
