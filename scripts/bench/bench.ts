@@ -2,7 +2,6 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describeError } from '../../src/contracts/errors.ts'
 import { RunError } from '../fleet/failure.ts'
 import { Progress, tellAs } from '../fleet/progress.ts'
 import { REDIS_SERVER } from '../fleet/redis-server.ts'
@@ -77,7 +76,7 @@ export class Bench {
       } catch (error) {
         if (this.#abort.signal.aborted) throw error
         failed.push(scenario.name)
-        tell(`${scenario.name} failed: ${describeError(error)}`)
+        tell(`${scenario.name} failed: ${error instanceof Error ? error.message : String(error)}`)
       }
     }
     this.#progress.stop()

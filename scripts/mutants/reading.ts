@@ -136,8 +136,8 @@ export const READING_MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/runtime/in-flight.ts',
-        search: 'new Set(this.#seen ?? this.#names())',
-        replacement: 'new Set(this.#names())',
+        search: 'this.#seen === undefined ? this.#names() : new Set(this.#seen)',
+        replacement: 'this.#names()',
       },
     ],
     guards: [
