@@ -11,6 +11,7 @@ import {
   decodeEntry,
   EMPTY_TRAIL,
   type Entry,
+  encodeCopy,
   encodeCopyHead,
   packEntry,
   packPayload,
@@ -52,6 +53,17 @@ export async function toEditedRedrive(
     )
   }
   const valid = await checked(entry.type, () => validatePayload(entry.type, command.payload, payload))
+  const trail = redriven(entry)
+  const { blob, headerBytes } = await checked(entry.type, () =>
+    packEntry({ ...entry, expiresAtMs: undefined, trail }, valid),
+  )
+  const payloadBytes = blob.length - headerBytes
+  if (payloadBytes > payloadBytesMax) {
+    throw new MillraceError(
+      'command.too-large',
+      `The payload of "${entry.type}" has ${payloadBytes} bytes; at most ${payloadBytesMax} are allowed.`,
+    )
+  }
   const key = await checked(entry.type, () => command.key?.(valid) ?? '')
   const partitions = catalogue.streams.get(keys.stream)?.partitions ?? 1
   if (key !== entry.key && partitionOf(key, partitions) !== keys.partition) {
@@ -60,21 +72,13 @@ export async function toEditedRedrive(
       `The new payload has the key "${key.slice(0, 80)}", which belongs to another partition of "${keys.stream}"; send it as a new command, and discard this one.`,
     )
   }
-  const envelope = { ...entry, key, expiresAtMs: undefined, trail: redriven(entry) }
-  const { blob, headerBytes } = await checked(entry.type, () => packEntry(envelope, valid))
-  const payloadBytes = blob.length - headerBytes
-  if (payloadBytes > payloadBytesMax) {
-    throw new MillraceError(
-      'command.too-large',
-      `The payload of "${entry.type}" has ${payloadBytes} bytes; at most ${payloadBytesMax} are allowed.`,
-    )
-  }
+  const bytes = key === entry.key ? blob : encodeCopy(decodeEntry(blob), { key })
   return {
     token: found.token,
     entryId: found.entryId,
-    bytes: blob,
+    bytes,
     replacesBytes: undefined,
-    record: recordOf(envelope.trail),
+    record: recordOf(trail),
   }
 }
 
