@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { RunError } from '../../fleet/failure.ts'
 import type { RedisServer } from '../../fleet/redis-server.ts'
 import { Backlog } from '../backlog.ts'
+import { IN_FLIGHT_MAX, ROOMY } from '../consuming.ts'
 import { type Contestant, duel } from '../duel.ts'
 import { watchUntilDone } from '../group-watch.ts'
 import { orderLine } from '../payload.ts'
@@ -117,7 +118,7 @@ class Bout {
         ...this.#setting,
         millraceBacklog: backlogs.millrace,
         bullmqBacklog: backlogs.bullmq,
-        millrace: 'one worker process, batch handler of 500',
+        millrace: `one worker process, batch handler of 500, at most ${IN_FLIGHT_MAX} in hand`,
         bullmqWorkers: `one process, ${WORKERS.workers} Worker, concurrency ${WORKERS.worker.concurrency}, removeOnComplete`,
       },
     })
@@ -172,7 +173,7 @@ class Bout {
   async #work(backlog: Backlog): Promise<Measure> {
     const stage = this.#stage
     await backlog.restore()
-    const worker = await stage.role('work', { redis: this.#redis, app: 'noop' })
+    const worker = await stage.role('work', { redis: this.#redis, app: 'noop', flags: ROOMY })
     const measure = await watchUntilDone({
       client: this.#client,
       streams: [STREAM],
