@@ -22,6 +22,7 @@ import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import { Consumer } from '../src/runtime/consumer.ts'
+import { lyingEntries } from './support/lying-entries.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { RecordedTelemetry } from './support/telemetry.ts'
 import { until } from './support/until.ts'
@@ -74,7 +75,8 @@ async function placeAll(redis: TestRedis): Promise<void> {
     return packEntry({ ...envelope, ...unset }, { show: key, buyer }).blob
   })
   const link = await redis.open()
-  for (let at = 0; at < blobs.length; at += 50) await appendPlain(link, keys, blobs.slice(at, at + 50))
+  for (let at = 0; at < blobs.length; at += 50)
+    await appendPlain(link, keys, lyingEntries(blobs.slice(at, at + 50)))
 }
 
 test('two workers, 500 commands, 5 aggregates: versions without gaps, no decision lost', async () => {

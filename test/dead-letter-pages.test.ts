@@ -3,8 +3,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { DeadLetterFilter } from '../src/dead-letters/dead-letter-filter.ts'
 import { fingerprintOf, isFingerprint, normaliseError } from '../src/dead-letters/error-fingerprint.ts'
 import { readDead } from '../src/redis/dead-letter-stream.ts'
-import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { encodeEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { packPayload } from '../src/redis/payload-codec.ts'
 import { Bill, codeOf, ended, Graveyard, Note, numbers, Ship, walk } from './support/dead-letters.ts'
 import type { Appended } from './support/fleet.ts'
 

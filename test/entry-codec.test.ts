@@ -9,11 +9,10 @@ import {
   encodeCopyHead,
   encodeEntry,
   packEntry,
-  packPayload,
   payloadOf,
-  unpackPayload,
   unpackPayloadOf,
 } from '../src/redis/entry-codec.ts'
+import { packPayload, unpackPayload } from '../src/redis/payload-codec.ts'
 
 const ENVELOPE: Envelope = {
   type: 'order.place',

@@ -10,8 +10,9 @@ import { Workload } from '../scripts/faults/workload.ts'
 import { freePorts } from '../scripts/fleet/free-ports.ts'
 import { Ledger } from '../scripts/fleet/ledger.ts'
 import { RedisServer } from '../scripts/fleet/redis-server.ts'
-import { EMPTY_TRAIL, encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { EMPTY_TRAIL, encodeEntry } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { packPayload } from '../src/redis/payload-codec.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'millrace-effects-'))
 const BASE_MS = Date.now() - 1000

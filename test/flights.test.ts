@@ -8,7 +8,7 @@ import { expectedViews } from '../scripts/replay/reference.ts'
 import { validatePayloadNow } from '../src/contracts/schema.ts'
 import type { ProjectionDefinition, RecordedEvent } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
-import { packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
+import { packPayload, unpackPayload } from '../src/redis/payload-codec.ts'
 import { flightRecorded, recordFlight } from '../workers/flights/recording.ts'
 import { flightAirports, flightDays, flightRoutes } from '../workers/flights/views.ts'
 

@@ -7,13 +7,14 @@ import { compareEntryIds } from '../src/redis/bytes.ts'
 import { appendKeyed, appendPlain, cancelCommand, readStatus } from '../src/redis/command-log.ts'
 import { type RedisLink, RedisLinks } from '../src/redis/connection.ts'
 import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
-import { packPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { LossWatch } from '../src/redis/loss-watch.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
 import { appendOnce, readOutbox } from '../src/redis/outbox.ts'
 import { trimCommands } from '../src/redis/partition-care.ts'
+import { packPayload } from '../src/redis/payload-codec.ts'
 import { settle } from '../src/redis/settlements.ts'
+import { lyingEntry } from './support/lying-entries.ts'
 import { type Balance, balances, World } from './support/projections.ts'
 import { startTestRedis } from './support/redis-server.ts'
 import { RecordedTelemetry } from './support/telemetry.ts'
@@ -74,7 +75,7 @@ async function lastId(key: string): Promise<string> {
 
 async function append(count: number): Promise<string[]> {
   const tokens: string[] = []
-  for (let i = 0; i < count; i++) tokens.push(...(await appendPlain(link, keys, [blob])))
+  for (let i = 0; i < count; i++) tokens.push(...(await appendPlain(link, keys, [lyingEntry(blob)])))
   return tokens.map((token) => token.slice(1))
 }
 
@@ -112,7 +113,7 @@ test('many processes may look at once: each tells of what it knew, ids only move
     const record = new RecordedTelemetry()
     heard.push(record)
     await new LossWatch({ telemetry: record, streams }).watch(other)
-    await appendPlain(other, keys, [blob])
+    await appendPlain(other, keys, [lyingEntry(blob)])
   }
   const [last = ''] = await append(1)
   await crash(bytes)
@@ -138,7 +139,7 @@ test('who comes back after others have appended again still tells of the loss', 
   await redis.restart()
   const other = await redis.open('ingest')
   await Bun.sleep(2)
-  await appendPlain(other, keys, [blob])
+  await appendPlain(other, keys, [lyingEntry(blob)])
   const marks = [...link.marks.entries()]
   link = links.open('command')
   await link.whenReady(5000)
@@ -173,7 +174,7 @@ test('a key that is known again is remembered as well, and lost ready commands a
   const bytes = await logBytes(redis.directory)
   const mark = { digest: Buffer.alloc(16, 7), fingerprint: Buffer.alloc(8, 7) }
   const limits = { windowMs: 86_400_000, recordsMax: 1000 }
-  const command = { blob, mark, deliver: undefined }
+  const command = { entry: lyingEntry(blob), mark, deliver: undefined }
   const [stored] = await appendKeyed(link, keys, [command], limits, Date.now())
   expect(stored?.kind).toBe('stored')
   await link.client.xadd(keys.ready, '*', 'x1', blob)
@@ -203,7 +204,7 @@ test('a key that is known again is remembered as well, and lost ready commands a
 test('a lost command stays lost in its status, also when newer ones are done; numbers of delayed ones do not repeat', async () => {
   await ensureGroup(link, keys)
   const limits = { windowMs: 86_400_000, recordsMax: 1000 }
-  const delayed = { blob, mark: undefined, deliver: { delayMs: 60_000 } }
+  const delayed = { entry: lyingEntry(blob), mark: undefined, deliver: { delayMs: 60_000 } }
   const [, second] = await appendKeyed(link, keys, [delayed, delayed], limits, Date.now())
   const [kept = ''] = await append(1)
   const bytes = await logBytes(redis.directory)

@@ -6,6 +6,7 @@ import { ensureGroup, readNew } from '../src/redis/consumer-group.ts'
 import { type PartitionKeys, partitionKeys } from '../src/redis/keys.ts'
 import { sharedMembership } from '../src/redis/membership.ts'
 import { promoteDue, trimCommands } from '../src/redis/partition-care.ts'
+import { lyingEntries, lyingEntry } from './support/lying-entries.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
 let redis: TestRedis
@@ -59,7 +60,7 @@ test('a trim leaves what is pending and what is unread, however long the stream 
   const { client } = link
   await ensureGroup(link, keys)
   const blobs = Array.from({ length: 3000 }, () => BLOB)
-  const tokens = await appendPlain(link, keys, blobs)
+  const tokens = await appendPlain(link, keys, lyingEntries(blobs))
   const ids = tokens.map((token) => token.slice(1))
   await readNew(await redis.open('reader'), sharedMembership(keys, 'w'), 2500, 100)
   expect((await trimCommands(link, keys)).commands).toBe(0)
@@ -82,7 +83,7 @@ test('a group that is made again after a trim starts at what was pending, not at
   const tokens = await appendPlain(
     link,
     keys,
-    Array.from({ length: 400 }, () => BLOB),
+    Array.from({ length: 400 }, () => lyingEntry(BLOB)),
   )
   const ids = tokens.map((token) => token.slice(1))
   const own = sharedMembership(keys, 'w')

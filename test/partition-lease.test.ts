@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'bun:test'
 import { appendPlain, readStatus } from '../src/redis/command-log.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import { readNew } from '../src/redis/consumer-group.ts'
-import { encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { encodeEntry } from '../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../src/redis/keys.ts'
 import { leasedMembership } from '../src/redis/membership.ts'
 import {
@@ -15,7 +15,9 @@ import {
   type TakenPartition,
   takePartition,
 } from '../src/redis/partition-lease.ts'
+import { packPayload } from '../src/redis/payload-codec.ts'
 import { settle } from '../src/redis/settlements.ts'
+import { lyingEntry } from './support/lying-entries.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 import { rejection } from './support/rejection.ts'
 
@@ -59,7 +61,7 @@ const beat = (member: string, value: string): Promise<number> =>
 
 async function append(): Promise<string> {
   const blob = encodeEntry({ type: 'put', version: 1, atMs: 1, key: 'a', ...NOTHING }, packPayload({}))
-  const [token] = await appendPlain(link, keys, [blob])
+  const [token] = await appendPlain(link, keys, [lyingEntry(blob)])
   return token ?? ''
 }
 

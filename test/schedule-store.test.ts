@@ -4,8 +4,9 @@ import fc from 'fast-check'
 import { type MissedTicks, NONE_MISSED } from '../src/policies/catch-up.ts'
 import { readStatus } from '../src/redis/command-log.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { decodeEntry, encodeEntry, packPayload } from '../src/redis/entry-codec.ts'
+import { decodeEntry, encodeEntry } from '../src/redis/entry-codec.ts'
 import { GROUP, type PartitionKeys, partitionKeys, SCHEDULE_HOMES_KEY } from '../src/redis/keys.ts'
+import { packPayload } from '../src/redis/payload-codec.ts'
 import {
   type Fire,
   type FireAnswer,

@@ -15,6 +15,7 @@ import {
 } from '../src/redis/server-check.ts'
 import { root } from './source-files.ts'
 import { freePort } from './support/free-port.ts'
+import { lyingEntry } from './support/lying-entries.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
 let redis: TestRedis
@@ -154,7 +155,7 @@ test('the documented user may be checked, join and append', async () => {
   await asUser('millrace', password, async (own) => {
     await checkServer(own, demands('everysec'))
     await joinFleet(own, [])
-    expect(await appendPlain(own, partitionKeys('t', 0), [Buffer.from('x')])).toHaveLength(1)
+    expect(await appendPlain(own, partitionKeys('t', 0), [lyingEntry(Buffer.from('x'))])).toHaveLength(1)
     expect(await refusal(own.use('a foreign key', (client) => client.set('other', '1')))).toContain('NOPERM')
     expect(await refusal(own.use('FLUSHALL', (client) => client.flushall()))).toContain('NOPERM')
   })

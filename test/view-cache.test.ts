@@ -1,8 +1,8 @@
 /** The cache of views in a process: never older than what its notices allow, also when notices are missed. */
 import { afterAll, expect, setDefaultTimeout, test } from 'bun:test'
 import { type LoadedView, ViewCache, viewPlace } from '../src/projections/view-cache.ts'
-import { packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { packPayload, unpackPayload } from '../src/redis/payload-codec.ts'
 import {
   type CommitNotice,
   commitViews,

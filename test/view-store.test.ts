@@ -1,8 +1,8 @@
 /** Commits of views: all or nothing, and only from the checkpoint that they were folded from. */
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import type { RedisLink } from '../src/redis/connection.ts'
-import { packPayload, unpackPayload } from '../src/redis/entry-codec.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { packPayload, unpackPayload } from '../src/redis/payload-codec.ts'
 import {
   commitViews,
   openReader,

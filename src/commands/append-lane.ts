@@ -92,9 +92,10 @@ export class AppendLane {
     const { batchCountMax, batchBytesMax } = this.#parts.limits
     let count = 0
     let bytes = 0
-    for (const { blob } of this.#waiting) {
-      if (count >= batchCountMax || (count > 0 && bytes + blob.length > batchBytesMax)) break
-      bytes += blob.length
+    for (const { entry } of this.#waiting) {
+      const size = entry.to - entry.from
+      if (count >= batchCountMax || (count > 0 && bytes + size > batchBytesMax)) break
+      bytes += size
       count += 1
     }
     if (count < this.#waiting.length) return this.#waiting.splice(0, count)
@@ -137,7 +138,7 @@ export class AppendLane {
       const tokens = await appendPlain(
         link,
         keys,
-        batch.map((item) => item.blob),
+        batch.map((item) => item.entry),
       )
       return tokens.map((token) => ({ kind: 'stored', token }))
     }

@@ -351,12 +351,12 @@ export class CommandBus extends Service implements HealthSource {
 
   #enter(item: Prepared): void {
     this.#waitingCount += 1
-    this.#waitingBytes += item.blob.length
+    this.#waitingBytes += item.entry.to - item.entry.from
   }
 
   #leave(item: Prepared): void {
     this.#waitingCount -= 1
-    this.#waitingBytes -= item.blob.length
+    this.#waitingBytes -= item.entry.to - item.entry.from
     if (this.#waitingCount === 0) this.#onEmpty?.()
   }
 

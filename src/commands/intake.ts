@@ -9,7 +9,9 @@ import { validatePayload } from '../contracts/schema.ts'
 import { partitionOf } from '../policies/partition.ts'
 import { DEFAULT_TENANT } from '../redis/command-id.ts'
 import type { IdempotencyMark } from '../redis/command-log.ts'
-import { type PackedEntry, packEntry, packPayload, packTrace } from '../redis/entry-codec.ts'
+import { packTrace } from '../redis/entry-codec.ts'
+import { EntrySlab, type LyingEntry } from '../redis/entry-slab.ts'
+import { packPayload } from '../redis/payload-codec.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Door } from './admission-gate.ts'
 import type { AppendLane, AppendSink, Waiting } from './append-lane.ts'
@@ -41,6 +43,7 @@ export class Intake {
   readonly #clock: Clock
   readonly #limits: IntakeLimits
   readonly #serverNowMs: () => number
+  readonly #slab = new EntrySlab()
 
   /** `serverNowMs` is Redis's clock, for deadlines. */
   constructor(
@@ -95,8 +98,8 @@ export class Intake {
     const key = command.key === undefined ? '' : keyOf(command, valid)
     const expiresAtMs =
       options.expires === undefined ? undefined : this.#checkExpiry(options.expires, options)
-    const { blob, headerBytes } = this.#pack(command, key, expiresAtMs, options.trace, valid)
-    const payloadBytes = blob.length - headerBytes
+    const entry = this.#write(command, key, expiresAtMs, options.trace, valid)
+    const payloadBytes = entry.to - entry.payloadAt
     if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
         'command.too-large',
@@ -106,7 +109,10 @@ export class Intake {
     const partition =
       lanes.length === 1
         ? 0
-        : partitionOf(command.key === undefined ? blob.subarray(headerBytes) : key, lanes.length)
+        : partitionOf(
+            command.key === undefined ? entry.slab.subarray(entry.payloadAt, entry.to) : key,
+            lanes.length,
+          )
     const lane = lanes[partition]
     if (lane === undefined) {
       throw new MillraceError('config.invalid', `Stream "${route.stream}" has no partition ${partition}.`)
@@ -117,24 +123,24 @@ export class Intake {
       route,
       partition,
       lane,
-      blob,
+      entry,
       mark: markOf(command.type, input, options),
       deliver: options.deliver === undefined ? undefined : this.#checkDelivery(options.deliver),
     }
   }
 
   /** @throws MillraceError `command.invalid` */
-  #pack(
+  #write(
     { type, version }: CommandDefinition,
     key: string,
     expiresAtMs: number | undefined,
     traceparent: string | undefined,
     payload: unknown,
-  ): PackedEntry {
+  ): LyingEntry {
     const trace = traceparent === undefined ? undefined : packTrace(traceparent)
     const atMs = this.#clock.nowMs()
     try {
-      return packEntry(
+      return this.#slab.write(
         { type, version, atMs, key, trace, tickMs: undefined, expiresAtMs, trail: undefined },
         payload,
       )

@@ -10,8 +10,9 @@ import { validatePayload } from '../contracts/schema.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { partitionOf } from '../policies/partition.ts'
 import { checkTimetable } from '../policies/timetable.ts'
-import { encodeEntry, packPayload } from '../redis/entry-codec.ts'
+import { encodeEntry } from '../redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
+import { packPayload } from '../redis/payload-codec.ts'
 import type { ScheduleSpec } from '../redis/schedule-store.ts'
 
 export interface PreparedSchedule extends ScheduleSpec {

@@ -14,10 +14,10 @@ import {
   encodeCopy,
   encodeCopyHead,
   packEntry,
-  packPayload,
   type Trail,
 } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { packPayload } from '../redis/payload-codec.ts'
 
 /** @throws MillraceError `entry.unreadable` */
 export function toRedrive({ token, entryId, head }: DeadEntry): Redrive {

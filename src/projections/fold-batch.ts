@@ -12,8 +12,8 @@ import type { LRUCache } from 'lru-cache'
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Fold, ProjectionDefinition } from '../contracts/projection.ts'
 import { partitionOf } from '../policies/partition.ts'
-import { packPayload, unpackPayload } from '../redis/entry-codec.ts'
 import { type EventChunk, type EventOrigin, FoldedEvent, type LoggedEvent } from '../redis/event-log.ts'
+import { packPayload, unpackPayload } from '../redis/payload-codec.ts'
 import type { SkippedEvent, ViewChanges } from '../redis/view-store.ts'
 
 /** A view in memory, between batches or in one. */

@@ -1,7 +1,7 @@
 /** A view out of what its partitions hold: the value, its entity tag and the position that goes with every answer. */
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
-import { unpackPayload } from '../redis/entry-codec.ts'
+import { unpackPayload } from '../redis/payload-codec.ts'
 
 export interface JoinedView {
   /** Undefined when no partition holds a part. */

@@ -2,7 +2,10 @@
  * Command ids tell where the command is: `<stream>.<partition>.<token>.<checksum>`.
  *
  * A token is `e<entry id>` for a command that was appended at once, `x<counter>` for one that was delayed or scheduled.
- * The checksum is 66 bits of HMAC-SHA-256 over the rest and the tenant, so an invented id is not found instead of "done".
+ * The checksum is 66 bits of HMAC-SHA-512 over the rest and the tenant, so an invented id is not found instead of "done".
+ *
+ * A digest is long enough for seven checksums, so neighbours share one: of the tokens whose last number, divided by seven, is the
+ * same, each takes its own 66 bits of it. Ids of a bulk request take a third of the time that a digest for each takes.
  */
 import { timingSafeEqual } from 'node:crypto'
 import { MillraceError } from '../contracts/errors.ts'
@@ -10,9 +13,14 @@ import { MillraceError } from '../contracts/errors.ts'
 /** Until credentials name one, everything belongs to this tenant. */
 export const DEFAULT_TENANT = 'default'
 
-const ID =
-  /^([a-z0-9][a-z0-9_-]{0,62})\.(\d{1,3})\.((?:e\d{1,15}-\d{1,15})|(?:x\d{1,15}))\.([A-Za-z0-9_-]{11})$/
+/** Numbers have one form only: another one would share the checksum. */
+const NUMBER = '(?:0|[1-9]\\d{0,14})'
+const ID = new RegExp(
+  `^([a-z0-9][a-z0-9_-]{0,62})\\.(\\d{1,3})\\.(e${NUMBER}-${NUMBER}|x${NUMBER})\\.([A-Za-z0-9_-]{11})$`,
+)
 const CHECKSUM_CHARS = 11
+/** So often 66 bits are in 512. */
+const NEIGHBOURS = 7
 
 export interface CommandPosition {
   readonly stream: string
@@ -29,7 +37,7 @@ export class CommandIds {
 
   constructor(secret: Buffer) {
     this.secret = secret
-    this.#keyed = new Bun.CryptoHasher('sha256', secret)
+    this.#keyed = new Bun.CryptoHasher('sha512', secret)
   }
 
   format(stream: string, partition: number, token: string, tenant: string = DEFAULT_TENANT): string {
@@ -39,8 +47,8 @@ export class CommandIds {
   /** Formats many ids of one partition: keep it where they are made. */
   formatter(stream: string, partition: number, tenant: string = DEFAULT_TENANT): (token: string) => string {
     const place = `${stream}.${partition}.`
-    const hasher = this.#hasherOf(tenant, place)
-    return (token) => `${place}${token}.${checksumOf(hasher, token)}`
+    const checksums = new Checksums(this.#hasherOf(tenant, place))
+    return (token) => `${place}${token}.${checksums.of(token)}`
   }
 
   /**
@@ -55,7 +63,7 @@ export class CommandIds {
       )
     }
     const [, stream = '', partition = '', token = '', checksum = ''] = match
-    const expected = checksumOf(this.#hasherOf(tenant, `${stream}.${partition}.`), token)
+    const expected = new Checksums(this.#hasherOf(tenant, `${stream}.${partition}.`)).of(token)
     if (!timingSafeEqual(Buffer.from(checksum), Buffer.from(expected))) {
       throw new MillraceError('not-found', 'No such command.')
     }
@@ -68,6 +76,29 @@ export class CommandIds {
   }
 }
 
-function checksumOf(hasher: Bun.CryptoHasher, token: string): string {
-  return hasher.copy().update(token).digest('base64url').slice(0, CHECKSUM_CHARS)
+/** Checksums of the tokens of one place; the digest of the last group of neighbours is kept. */
+class Checksums {
+  readonly #hasher: Bun.CryptoHasher
+  #head = ''
+  #group = -1
+  #digest = ''
+
+  /** `hasher` has taken in everything but the token. */
+  constructor(hasher: Bun.CryptoHasher) {
+    this.#hasher = hasher
+  }
+
+  of(token: string): string {
+    // `e<ms>-<number>` or `x<number>`
+    const at = token.indexOf('-') + 1 || 1
+    const last = Number(token.slice(at))
+    const group = Math.floor(last / NEIGHBOURS)
+    if (group !== this.#group || at !== this.#head.length || !token.startsWith(this.#head)) {
+      this.#head = token.slice(0, at)
+      this.#group = group
+      this.#digest = this.#hasher.copy().update(`${this.#head}${group}`).digest('base64url')
+    }
+    const from = (last - group * NEIGHBOURS) * CHECKSUM_CHARS
+    return this.#digest.slice(from, from + CHECKSUM_CHARS)
+  }
 }

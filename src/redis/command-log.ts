@@ -8,8 +8,9 @@ import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink, ScriptRunner } from './connection.ts'
-import { unpackPayload } from './entry-codec.ts'
+import { bytesOf, joinEntries, type LyingEntry } from './entry-slab.ts'
 import { GROUP, idempotencyCountKey, idempotencyKey, type PartitionKeys } from './keys.ts'
+import { unpackPayload } from './payload-codec.ts'
 
 /** What a producer's retry is recognised by. */
 export interface IdempotencyMark {
@@ -20,7 +21,7 @@ export interface IdempotencyMark {
 }
 
 export interface NewCommand {
-  readonly blob: Buffer
+  readonly entry: LyingEntry
   readonly mark: IdempotencyMark | undefined
   /** Absent: at once. */
   readonly deliver: { readonly delayMs: number } | { readonly atMs: number } | undefined
@@ -42,30 +43,17 @@ export interface IdempotencyLimits {
 
 const COUNTERS = 64
 
-/** Appends commands without key and delay. All are stored, or the error says that nothing is certain. */
+/** Appends commands without key and delay; their tokens. All are stored, or the error says that nothing is certain. */
 export async function appendPlain(
   link: ScriptRunner,
   keys: PartitionKeys,
-  blobs: readonly Buffer[],
+  entries: readonly LyingEntry[],
 ): Promise<string[]> {
-  const ids = replyText(await link.run('append', [keys.commands], [joinBlobs(blobs)]))
-  if (ids === '') return []
-  const all = ids.split(' ')
-  link.marks.note(keys, 'commands', all.at(-1) ?? '')
-  return all.map((id) => `e${id}`)
-}
-
-/** Each blob behind its length; one value instead of many. */
-function joinBlobs(blobs: readonly Buffer[]): Buffer {
-  let length = 0
-  for (const blob of blobs) length += 4 + blob.length
-  const out = Buffer.allocUnsafe(length)
-  let at = 0
-  for (const blob of blobs) {
-    at = out.writeUInt32BE(blob.length, at)
-    at += blob.copy(out, at)
-  }
-  return out
+  const tokens = replyText(await link.run('append', [keys.commands], [joinEntries(entries)]))
+  if (tokens === '') return []
+  const all = tokens.split(' ')
+  link.marks.note(keys, 'commands', all.at(-1)?.slice(1) ?? '')
+  return all
 }
 
 /** Appends commands with idempotency keys or delays; `atomic` stores all or none. The window is the caller's guess; the server corrects it. */
@@ -139,7 +127,7 @@ function keyedArguments(
     Math.ceil(limits.recordsMax / COUNTERS),
     atomic ? '1' : '0',
   ]
-  for (const { blob, mark, deliver } of commands) {
+  for (const { entry, mark, deliver } of commands) {
     if (mark === undefined) args.push(0, 0, 0, '', '')
     else {
       const { digest, fingerprint } = mark
@@ -153,7 +141,7 @@ function keyedArguments(
     }
     if (deliver === undefined) args.push('')
     else args.push('delayMs' in deliver ? `d${deliver.delayMs}` : `a${deliver.atMs}`)
-    args.push(blob)
+    args.push(bytesOf(entry))
   }
   return { scriptKeys, args }
 }

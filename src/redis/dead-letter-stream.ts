@@ -7,8 +7,8 @@
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { CommandRecord } from './command-log.ts'
 import type { RedisLink } from './connection.ts'
-import { unpackPayload } from './entry-codec.ts'
 import type { PartitionKeys } from './keys.ts'
+import { unpackPayload } from './payload-codec.ts'
 
 /** A dead letter without its payload. */
 export interface DeadEntry {

@@ -14,21 +14,26 @@
  * A version that knows no deadlines would run what has expired, so an entry with one is of a format that it refuses to read
  * and leaves to others. Flags from the future are refused for the same reason.
  *
- * A payload of plain data is JSON, which Bun writes and reads in two thirds of the time of msgpack, for a fifth more bytes of the
- * benchmark's command. Where it is long, the shorter of the two is taken: numbers may take twice as much as text.
- * What JSON would change (dates, bytes, whole numbers beyond 2^53 as bigint, `undefined`) is msgpack.
- *
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
-import { Packr, RESERVE_START_SPACE } from 'msgpackr/pack'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import {
+  CODEC_MSGPACK,
+  codecOf,
+  type EncodedPayload,
+  encodePayload,
+  isCodec,
+  packPayload,
+  payloadBytes,
+  readPayload,
+  unpackPayload,
+  writePayload,
+} from './payload-codec.ts'
 
 const FORMAT = 1
 const FORMAT_DEADLINE = 2
-const CODEC_MSGPACK = 1
-const CODEC_JSON = 2
 const HEADER_BYTES = 12
 const FLAG_KEY = 1
 const FLAG_TRACE = 2
@@ -39,10 +44,6 @@ const FLAGS_KNOWN = 31
 const KEY_BYTES_MAX = 255
 const TRACE_BYTES = 25
 const NO_PAYLOAD = Buffer.alloc(0)
-/** Beyond this, msgpack is tried beside JSON. */
-const JSON_BYTES_UNASKED = 2048
-
-const packr = new Packr({ useRecords: false, moreTypes: false })
 
 /** One failed run of a command. */
 export interface FailedAttempt {
@@ -87,15 +88,6 @@ export interface Envelope {
   readonly trail: Trail | undefined
 }
 
-/** msgpack, without record extensions. */
-export function packPayload(payload: unknown): Buffer {
-  return packr.pack(payload)
-}
-
-export function unpackPayload(bytes: Buffer): unknown {
-  return packr.unpack(bytes)
-}
-
 /**
  * An entry with a payload in msgpack.
  *
@@ -116,9 +108,9 @@ export function encodeCopyHead(entry: Entry, changes: Partial<Envelope>): Buffer
 }
 
 function join(envelope: Envelope, codec: number, payload: Buffer): Buffer {
-  const header = measure(envelope)
+  const header = measureHeader(envelope)
   const out = Buffer.allocUnsafe(header.bytes + payload.length)
-  writeHeader(out, envelope, codec, header)
+  writeHeader(out, 0, envelope, codec, header)
   payload.copy(out, header.bytes)
   return out
 }
@@ -129,9 +121,6 @@ export interface PackedEntry {
   readonly headerBytes: number
 }
 
-/** msgpackr leaves at most this much room in front of what it packs. */
-const RESERVED_BYTES_MAX = 255
-
 /**
  * Packs the payload behind its header, in the codec that suits it.
  *
@@ -139,60 +128,32 @@ const RESERVED_BYTES_MAX = 255
  * pack
  */
 export function packEntry(envelope: Envelope, payload: unknown): PackedEntry {
-  const header = measure(envelope)
-  if (!isJson(payload)) return packMsgpack(envelope, header, payload)
-  const headerBytes = header.bytes
-  const text = JSON.stringify(payload)
-  const textBytes = Buffer.byteLength(text)
-  if (textBytes > JSON_BYTES_UNASKED) {
-    const packed = packMsgpack(envelope, header, payload)
-    if (packed.blob.length - headerBytes < textBytes) return packed
-  }
-  const blob = Buffer.allocUnsafe(headerBytes + textBytes)
-  writeHeader(blob, envelope, CODEC_JSON, header)
-  blob.write(text, headerBytes, 'utf8')
-  return { blob, headerBytes }
+  const header = measureHeader(envelope)
+  const encoded = encodePayload(payload)
+  const blob = Buffer.allocUnsafe(header.bytes + payloadBytes(encoded))
+  writeEntry(blob, 0, envelope, header, encoded)
+  return { blob, headerBytes: header.bytes }
 }
 
-function packMsgpack(envelope: Envelope, header: Measure, payload: unknown): PackedEntry {
-  const headerBytes = header.bytes
-  if (headerBytes > RESERVED_BYTES_MAX) {
-    return { blob: encodeEntry(envelope, packPayload(payload)), headerBytes }
-  }
-  const blob = packr.pack(payload, RESERVE_START_SPACE | headerBytes)
-  writeHeader(blob, envelope, CODEC_MSGPACK, header)
-  return { blob, headerBytes }
+/** Where it ends. The room must be there. */
+export function writeEntry(
+  out: Buffer,
+  at: number,
+  envelope: Envelope,
+  header: HeaderMeasure,
+  encoded: EncodedPayload,
+): number {
+  writeHeader(out, at, envelope, codecOf(encoded), header)
+  return writePayload(out, at + header.bytes, encoded)
 }
 
-/** Deeper data is no worse, but not looked through. */
-const JSON_DEPTH_MAX = 32
-
-/** True for data that comes back from JSON as it does from msgpack. */
-function isJson(value: unknown, depth = JSON_DEPTH_MAX): boolean {
-  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return true
-  if (typeof value === 'number') return Number.isFinite(value)
-  return typeof value === 'object' && depth > 0 && holdsJson(value, depth - 1)
-}
-
-function holdsJson(value: object, depth: number): boolean {
-  if (Array.isArray(value)) {
-    for (let i = 0; i < value.length; i++) if (!isJson(value[i], depth)) return false
-    return true
-  }
-  if (Object.getPrototypeOf(value) !== Object.prototype) return false
-  for (const key in value) {
-    if (key === '__proto__' || !isJson((value as Record<string, unknown>)[key], depth)) return false
-  }
-  return true
-}
-
-interface Measure {
+export interface HeaderMeasure {
   readonly bytes: number
   readonly keyBytes: number
   readonly trailBytes: Buffer | undefined
 }
 
-function measure({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): Measure {
+export function measureHeader({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): HeaderMeasure {
   const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
   if (keyBytes > KEY_BYTES_MAX) {
     throw new MillraceError(
@@ -200,7 +161,7 @@ function measure({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): Me
       `The key of "${type}" has ${keyBytes} bytes; at most 255 are allowed.`,
     )
   }
-  const trailBytes = trail === undefined ? undefined : packr.pack(trail)
+  const trailBytes = trail === undefined ? undefined : packPayload(trail)
   let bytes = HEADER_BYTES + type.length
   if (keyBytes > 0) bytes += 1 + keyBytes
   if (trace !== undefined) bytes += TRACE_BYTES
@@ -212,32 +173,35 @@ function measure({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): Me
 
 function writeHeader(
   out: Buffer,
+  from: number,
   envelope: Envelope,
   codec: number,
-  { keyBytes, trailBytes }: Measure,
+  { keyBytes, trailBytes }: HeaderMeasure,
 ): void {
   const { type, key, trace, tickMs, expiresAtMs } = envelope
-  out[0] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
-  out[1] = codec
-  out[2] =
+  out[from] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
+  out[from + 1] = codec
+  out[from + 2] =
     (keyBytes > 0 ? FLAG_KEY : 0) |
     (trace === undefined ? 0 : FLAG_TRACE) |
     (tickMs === undefined ? 0 : FLAG_TICK) |
     (expiresAtMs === undefined ? 0 : FLAG_DEADLINE) |
     (trailBytes === undefined ? 0 : FLAG_TRAIL)
-  out.writeUInt16BE(envelope.version, 3)
-  out.writeUIntBE(envelope.atMs, 5, 6)
-  out[11] = type.length
-  let at = HEADER_BYTES + out.write(type, HEADER_BYTES, 'latin1')
+  writeWhole(out, from + 3, 2, envelope.version)
+  writeWhole(out, from + 5, 6, envelope.atMs)
+  out[from + 11] = type.length
+  let at = from + HEADER_BYTES
+  for (let i = 0; i < type.length; i++) out[at + i] = type.charCodeAt(i)
+  at += type.length
   if (keyBytes > 0) {
     out[at] = keyBytes
     at += 1 + out.write(key, at + 1, 'utf8')
   }
   if (trace !== undefined) at += trace.copy(out, at)
-  if (tickMs !== undefined) at = out.writeUIntBE(tickMs, at, 6)
-  if (expiresAtMs !== undefined) at = out.writeUIntBE(expiresAtMs, at, 6)
+  if (tickMs !== undefined) at = writeWhole(out, at, 6, tickMs)
+  if (expiresAtMs !== undefined) at = writeWhole(out, at, 6, expiresAtMs)
   if (trailBytes !== undefined) {
-    at = out.writeUInt16BE(trailBytes.length, at)
+    at = writeWhole(out, at, 2, trailBytes.length)
     trailBytes.copy(out, at)
   }
 }
@@ -256,18 +220,15 @@ export function payloadOf({ bytes, payloadAt }: Entry): Buffer {
   return bytes.subarray(payloadAt)
 }
 
-/** Without a view of its own, which costs as much as decoding a small payload. */
 export function unpackPayloadOf({ bytes, codec, payloadAt }: Entry): unknown {
-  if (codec === CODEC_JSON) return JSON.parse(bytes.toString('utf8', payloadAt))
-  return packr.unpack(bytes, { start: payloadAt, end: bytes.length })
+  return readPayload(codec, bytes, payloadAt)
 }
 
 /** @throws MillraceError `entry.unreadable` for a format or codec that this version does not know */
 export function decodeEntry(bytes: Buffer): Entry {
   const [format, codec, flags = 0] = bytes
   const isKnown = format === FORMAT || format === FORMAT_DEADLINE
-  const isReadable = codec === CODEC_MSGPACK || codec === CODEC_JSON
-  if (bytes.length < HEADER_BYTES || !isKnown || !isReadable || (flags & ~FLAGS_KNOWN) !== 0) {
+  if (bytes.length < HEADER_BYTES || !isKnown || !isCodec(codec) || (flags & ~FLAGS_KNOWN) !== 0) {
     throw new MillraceError(
       'entry.unreadable',
       `Entry of format ${format}, codec ${codec}, flags ${flags} is not readable by this version; run a newer worker.`,
@@ -299,7 +260,7 @@ export function decodeEntry(bytes: Buffer): Entry {
   }
   if ((flags & FLAG_TRAIL) !== 0) {
     const end = at + 2 + bytes.readUInt16BE(at)
-    trail = packr.unpack(bytes.subarray(at + 2, end)) as Trail
+    trail = unpackPayload(bytes.subarray(at + 2, end)) as Trail
     at = end
   }
   return {
@@ -328,7 +289,17 @@ function readType(bytes: Buffer, end: number): string {
   return typeSeen
 }
 
-/** An unsigned whole number, most significant byte first; compiled code, unlike Buffer's own. */
+/** Unsigned whole numbers, most significant byte first; compiled code, unlike Buffer's own. */
+function writeWhole(out: Buffer, from: number, length: number, value: number): number {
+  let rest = value
+  for (let at = from + length - 1; at >= from; at--) {
+    const higher = Math.floor(rest / 256)
+    out[at] = rest - higher * 256
+    rest = higher
+  }
+  return from + length
+}
+
 function readWhole(bytes: Buffer, from: number, length: number): number {
   let value = 0
   for (let at = from; at < from + length; at++) value = value * 256 + (bytes[at] ?? 0)

@@ -4,9 +4,10 @@
  */
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
-import { type Trail, unpackPayload } from './entry-codec.ts'
+import type { Trail } from './entry-codec.ts'
 import type { PartitionKeys } from './keys.ts'
 import type { Membership } from './membership.ts'
+import { unpackPayload } from './payload-codec.ts'
 
 export interface PartitionLease {
   readonly partition: number

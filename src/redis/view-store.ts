@@ -8,8 +8,8 @@
 import { MillraceError } from '../contracts/errors.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText, replyUtf8 } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
-import { packPayload, unpackPayload } from './entry-codec.ts'
 import type { PartitionKeys } from './keys.ts'
+import { packPayload, unpackPayload } from './payload-codec.ts'
 import { packLists } from './script-lists.ts'
 
 /** How a projection version is called in Redis. */

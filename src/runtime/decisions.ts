@@ -5,13 +5,8 @@ import { Buffer } from 'node:buffer'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Settlement } from '../policies/settlement.ts'
-import {
-  encodeCopy,
-  type FailedAttempt,
-  packPayload,
-  TRAIL_FAILURES_MAX,
-  type Trail,
-} from '../redis/entry-codec.ts'
+import { encodeCopy, type FailedAttempt, TRAIL_FAILURES_MAX, type Trail } from '../redis/entry-codec.ts'
+import { packPayload } from '../redis/payload-codec.ts'
 import type { CommandRun } from './command-run.ts'
 import type { Decided } from './settler.ts'
 

@@ -19,7 +19,7 @@ import type { StreamDefinition } from '../contracts/stream.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { RedisLink, RedisLinks } from '../redis/connection.ts'
 import type { ReadEntry } from '../redis/consumer-group.ts'
-import { decodeEntry, type Entry, type Trail, unpackPayload } from '../redis/entry-codec.ts'
+import { decodeEntry, type Entry, type Trail } from '../redis/entry-codec.ts'
 import { restoreFleet } from '../redis/fleet.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
 import { leasedMembership, type Membership } from '../redis/membership.ts'
@@ -31,6 +31,7 @@ import {
   releasePartition,
   type TakenPartition,
 } from '../redis/partition-lease.ts'
+import { unpackPayload } from '../redis/payload-codec.ts'
 import type { Failure } from '../redis/settlements.ts'
 import { Caretaker } from './caretaker.ts'
 import type { Clock, Timer } from './clock.ts'

@@ -55,6 +55,7 @@ import {
 import { readPartitionOverview } from '../../src/redis/stream-overview.ts'
 import { readProgress } from '../../src/redis/stream-progress.ts'
 import { commitViews, openReader, readViews, stopReader } from '../../src/redis/view-store.ts'
+import { lyingEntries, lyingEntry } from '../support/lying-entries.ts'
 import type { ComparedSide } from './compared-side.ts'
 
 export interface Step {
@@ -162,9 +163,11 @@ function requestOf(
 }
 
 const commandSteps = [
-  step('append', fc.array(blob, { maxLength: 3 }), ({ link }, list) => appendPlain(link, shared, list)),
+  step('append', fc.array(blob, { maxLength: 3 }), ({ link }, list) =>
+    appendPlain(link, shared, lyingEntries(list)),
+  ),
   step('append ordered', fc.array(blob, { maxLength: 3 }), ({ link }, list) =>
-    appendPlain(link, ordered, list),
+    appendPlain(link, ordered, lyingEntries(list)),
   ),
   step(
     'append keyed',
@@ -180,7 +183,7 @@ const commandSteps = [
     ),
     ({ link }, [items, atomic]) => {
       const commands = items.map(([key, body, delayMs, each]) => ({
-        blob: each,
+        entry: lyingEntry(each),
         mark:
           key === 0 ? undefined : { digest: Buffer.alloc(16, key), fingerprint: Buffer.alloc(8, 65 + body) },
         deliver: delayMs === undefined ? undefined : { delayMs },

@@ -1,7 +1,8 @@
 /** What lies in the keys of one partition, read from the outside: groups, events, dead letters, arrivals. */
 import type { Ordering } from '../../src/contracts/stream.ts'
-import { decodeEntry, unpackPayload, unpackPayloadOf } from '../../src/redis/entry-codec.ts'
+import { decodeEntry, unpackPayloadOf } from '../../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
+import { unpackPayload } from '../../src/redis/payload-codec.ts'
 import type { Keyspace } from './keyspace.ts'
 import { PARTITIONS, STREAM, type Tally } from './scenario.ts'
 import { compareIds, parseId, ZERO_ID } from './stream-ids.ts'

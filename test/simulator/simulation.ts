@@ -11,6 +11,7 @@ import { appendKeyed, appendPlain, type NewCommand } from '../../src/redis/comma
 import type { RedisLink } from '../../src/redis/connection.ts'
 import { packEntry } from '../../src/redis/entry-codec.ts'
 import { FLEET_META_KEY, partitionKeys } from '../../src/redis/keys.ts'
+import { lyingEntries, lyingEntry } from '../support/lying-entries.ts'
 import { Chance } from './chance.ts'
 import { DEADLY, FAULT_KINDS, type FaultKind, Faults, requestName } from './faults.ts'
 import { BLOCKED, type Snapshot } from './keyspace.ts'
@@ -338,7 +339,7 @@ export class Simulation {
   ): Promise<void> {
     const blobs = orders.map((order) => this.#blobOf(order, clock))
     try {
-      const tokens = await appendPlain(link, partitionKeys(STREAM, partition), blobs)
+      const tokens = await appendPlain(link, partitionKeys(STREAM, partition), lyingEntries(blobs))
       this.#learn(orders, tokens)
     } catch (error) {
       const fate = errorCode(error) === 'redis.unknown' ? 'unknown' : 'refused'
@@ -358,7 +359,7 @@ export class Simulation {
       const digest = new Bun.CryptoHasher('md5').update(`${this.#seed}/${order.n}`).digest()
       const mark = { digest, fingerprint: digest.subarray(0, 8) }
       return {
-        blob: this.#blobOf(order, clock),
+        entry: lyingEntry(this.#blobOf(order, clock)),
         mark,
         deliver: delayMs === undefined ? undefined : { delayMs },
       }

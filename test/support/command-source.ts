@@ -2,11 +2,12 @@
 import type { CommandIds } from '../../src/redis/command-id.ts'
 import { appendPlain, cancelCommand } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
-import { packPayload } from '../../src/redis/entry-codec.ts'
 import { GROUP, type PartitionKeys } from '../../src/redis/keys.ts'
 import { sharedMembership } from '../../src/redis/membership.ts'
+import { packPayload } from '../../src/redis/payload-codec.ts'
 import { settle } from '../../src/redis/settlements.ts'
 import { type EventSource, eventBlob, type TestEvent } from './event-source.ts'
+import { lyingEntry } from './lying-entries.ts'
 
 export interface TestCommand {
   readonly id: string
@@ -32,7 +33,7 @@ export class CommandSource {
     const keys = this.#source.keys(partition)
     await this.#link.run('ensure-group', [keys.commands, keys.ready, keys.floors], [GROUP])
     const [token = ''] = await appendPlain(this.#link, keys, [
-      eventBlob({ type: 'test.command', key, payload: 1 }),
+      lyingEntry(eventBlob({ type: 'test.command', key, payload: 1 })),
     ])
     return { id: this.#ids.format(keys.stream, partition, token), partition, token }
   }

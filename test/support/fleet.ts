@@ -8,12 +8,14 @@ import { partitionOf } from '../../src/policies/partition.ts'
 import type { CommandIds } from '../../src/redis/command-id.ts'
 import { appendPlain, type CommandStatus, readStatus } from '../../src/redis/command-log.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
-import { decodeEntry, type Entry, encodeEntry, packPayload } from '../../src/redis/entry-codec.ts'
+import { decodeEntry, type Entry, encodeEntry } from '../../src/redis/entry-codec.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import { partitionKeys } from '../../src/redis/keys.ts'
+import { packPayload } from '../../src/redis/payload-codec.ts'
 import { SYSTEM_CLOCK } from '../../src/runtime/clock.ts'
 import { Consumer } from '../../src/runtime/consumer.ts'
 import type { ConsumerOptions } from '../../src/runtime/consumer-options.ts'
+import { lyingEntries } from './lying-entries.ts'
 import type { TestRedis } from './redis-server.ts'
 import { RecordedTelemetry } from './telemetry.ts'
 
@@ -79,7 +81,7 @@ export async function testFleet(redis: TestRedis, definitions: readonly Definiti
           const tokens = await appendPlain(
             link,
             partitionKeys(stream, partition),
-            blobs.slice(from, from + 500),
+            lyingEntries(blobs.slice(from, from + 500)),
           )
           appended.push(...tokens.map((token) => ({ stream, partition, token })))
         }

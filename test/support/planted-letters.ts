@@ -1,7 +1,8 @@
 /** Dead letters for tests, written as the settling of a batch writes them: the entry with its trail, and the side record. */
 import type { RedisLink } from '../../src/redis/connection.ts'
-import { encodeEntry, packPayload, type Trail } from '../../src/redis/entry-codec.ts'
+import { encodeEntry, type Trail } from '../../src/redis/entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from '../../src/redis/keys.ts'
+import { packPayload } from '../../src/redis/payload-codec.ts'
 
 export interface PlantedLetter {
   readonly stream: string

@@ -3,13 +3,14 @@
 -- what it costs a client to send each by itself.
 -- KEYS: 1 commands
 -- ARGV: 1 for each command its length (4 bytes, big endian) and its blob
--- Returns: entry ids in order, separated by spaces
-local packed, at, count, ids = ARGV[1], 1, 0, {}
+-- Returns: tokens (`e<entry id>`) in order, separated by spaces
+local key, packed, at, count, ids = KEYS[1], ARGV[1], 1, 0, {}
 local call, unpack, sub, size = redis.call, struct.unpack, string.sub, #ARGV[1]
 while at <= size do
   local length, from = unpack('>I4', packed, at)
   at = from + length
   count = count + 1
-  ids[count] = call('XADD', KEYS[1], '*', '-', sub(packed, from, at - 1))
+  ids[count] = call('XADD', key, '*', '-', sub(packed, from, at - 1))
 end
-return table.concat(ids, ' ')
+if count == 0 then return '' end
+return 'e' .. table.concat(ids, ' e')
