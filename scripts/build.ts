@@ -1,9 +1,11 @@
 /**
  * Builds dist/: one ES module graph for Bun, with shared code split out so that the error class exists once, libraries left
- * to the installer, Lua inlined as text, and declarations written by the compiler beside it.
+ * to the installer, Lua inlined as text, and declarations written by the compiler beside it. The producer client is one module of
+ * its own, for any platform with web standards.
  */
 import { chmod, rm } from 'node:fs/promises'
 import { basename, dirname, join, relative } from 'node:path'
+import { bundleClient } from './client-bundle.ts'
 
 const root = join(import.meta.dir, '..')
 const dist = join(root, 'dist')
@@ -61,7 +63,7 @@ async function declare(): Promise<void> {
 }
 
 await rm(dist, { recursive: true, force: true })
-const [outputs] = await Promise.all([bundle(), declare()])
+const [outputs] = await Promise.all([bundle(), bundleClient(dist), declare()])
 await Promise.all(outputs.map(pointAtThreads))
 await chmod(join(dist, 'cli/main.js'), 0o755)
-console.log(`Built ${outputs.length} modules into dist/.`)
+console.log(`Built ${outputs.length + 1} modules into dist/.`)

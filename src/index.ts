@@ -1,4 +1,6 @@
 /** Public entry of Millrace: what a module in `workers/` needs to define commands, handlers, events and views. */
+export type { Client, ClientSending, ClientSendOptions, CommandsOf } from './client/client.ts'
+export { ClientError, type ClientErrorCode, clientErrorCode } from './client/client-error.ts'
 export {
   type AggregateDefinition,
   type AggregateHandlerDefinition,
@@ -71,5 +73,6 @@ export {
 } from './contracts/stream.ts'
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
 export { lease } from './host/ambient-lease.ts'
+export { type InProcessClientOptions, inProcessClient } from './host/in-process-client.ts'
 export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'
 export { openProducer, type ProducerOptions } from './host/producer.ts'

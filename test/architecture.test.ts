@@ -14,17 +14,21 @@ const floors = [
   ['redis'],
   ['runtime'],
   ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases'],
-  ['config', 'http', 'host', 'cli', 'index.ts', 'testing.ts'],
+  ['config', 'http', 'host', 'cli', 'client', 'index.ts', 'testing.ts', 'client.ts'],
 ]
 
 /** Rooms that may look into others of the same floor. Everything not listed here may not. */
 const neighbours: Record<string, readonly string[]> = {
   http: ['config'],
-  host: ['config', 'http'],
+  host: ['config', 'http', 'client'],
   cli: ['config', 'http', 'host'],
-  'index.ts': ['config', 'http', 'host'],
+  'index.ts': ['config', 'http', 'host', 'client'],
   'testing.ts': ['config', 'index.ts'],
+  'client.ts': ['client'],
 }
+
+/** Rooms that run anywhere: beside their own files they import types of the contracts, and nothing else at all. */
+const portable = new Set(['client', 'client.ts'])
 
 /** Packages that only one room may touch. */
 const doors: Record<string, string> = { ioredis: 'redis', hono: 'http', '@hono': 'http' }
@@ -84,6 +88,23 @@ test('there are sources to judge, and their relative imports are read', () => {
 
 test('src imports its own floor or a lower one, and libraries through their one door', () => {
   expect(sources.flatMap(complaintsAbout)).toEqual([])
+})
+
+test('the client takes types from the contracts, and nothing else from anywhere', () => {
+  const files = sources.filter(({ path }) => portable.has(roomOf(path)))
+  expect(files.length).toBeGreaterThan(5)
+  const values = /^(?:import|export)\s+(?!type\b)[^'"]*?from\s+['"]([^'"]+)['"]/gm
+  const complaints = files.flatMap((file) => {
+    const targets = file.imports.map(({ specifier, target }) => ({ specifier, room: roomOf(target ?? '') }))
+    const strange = targets.filter(({ room }) => !portable.has(room) && room !== 'contracts')
+    const named = [...file.text.matchAll(values)].map(([, specifier = '']) => specifier)
+    const carried = targets.filter(({ specifier, room }) => room === 'contracts' && named.includes(specifier))
+    return [
+      ...strange.map(({ specifier }) => `${file.path} imports ${specifier}`),
+      ...carried.map(({ specifier }) => `${file.path} imports ${specifier}: say \`import type\``),
+    ]
+  })
+  expect(complaints).toEqual([])
 })
 
 test('nothing imports itself in a circle, types included', () => {

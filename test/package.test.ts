@@ -51,6 +51,7 @@ test('the package holds what it needs and nothing else', async () => {
   const installed = join(app, 'node_modules/millrace')
   const top = await readdir(installed)
   expect(top).toEqual(expect.arrayContaining(['dist', 'package.json', 'LICENSE']))
+  expect(await readdir(join(installed, 'dist'))).toEqual(expect.arrayContaining(['client.js', 'client.d.ts']))
   expect(top.filter((name) => ['src', 'test', 'scripts', 'workers', 'node_modules'].includes(name))).toEqual(
     [],
   )

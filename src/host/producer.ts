@@ -32,6 +32,7 @@ import { parseDelivery, parseExpiry } from '../http/delivery.ts'
 import { checkIdempotencyKey } from '../http/idempotency-key.ts'
 import { checkPayload } from '../http/payload-limits.ts'
 import type { Definition } from '../policies/catalogue.ts'
+import { ViewReader } from '../projections/view-reader.ts'
 import { SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
@@ -53,7 +54,12 @@ export interface ProducerOptions
   readonly onTelemetry?: TelemetryListener
 }
 
-const KNOWN_OPTIONS = [...PRODUCER_SETTING_NAMES, 'definitions', 'logger', 'onTelemetry']
+export const KNOWN_OPTIONS: readonly string[] = [
+  ...PRODUCER_SETTING_NAMES,
+  'definitions',
+  'logger',
+  'onTelemetry',
+]
 
 const SENDING_OPTIONS = ['idempotencyKey', 'delayMs', 'deliverAt', 'expiresInMs', 'expiresAt', 'traceparent']
 const SENDING_FIELDS = [...SENDING_OPTIONS, 'command', 'payload']
@@ -71,12 +77,21 @@ const SENDING_FIELDS = [...SENDING_OPTIONS, 'command', 'payload']
  */
 export async function openProducer(options: ProducerOptions = {}): Promise<Producer> {
   checkKnownOptions('openProducer', options, KNOWN_OPTIONS)
+  return await startProducer(options, { readsViews: false })
+}
+
+/** With its inside open, for what is built on it in this process. */
+export async function startProducer(
+  options: ProducerOptions,
+  { readsViews }: Pick<ProcessProducerParts, 'readsViews'>,
+): Promise<ProcessProducer> {
   const environment = readEnvironment()
   const producer = new ProcessProducer({
     settings: resolveProducerSettings({ code: givenInCode(PRODUCER_SETTING_NAMES, options), environment }),
     definitions: options.definitions,
     logger: wrapLogger(options.logger ?? SILENT_LOGGER, 'debug'),
     onTelemetry: options.onTelemetry,
+    readsViews,
   })
   await producer.start()
   return producer
@@ -87,13 +102,16 @@ interface ProcessProducerParts {
   readonly definitions: Iterable<Definition> | undefined
   readonly logger: ProcessLogger
   readonly onTelemetry: TelemetryListener | undefined
+  /** True: `views` is there too. */
+  readonly readsViews: boolean
 }
 
-class ProcessProducer implements Producer {
+export class ProcessProducer implements Producer {
   readonly #parts: ProcessProducerParts
   readonly #telemetry: TelemetryHub = new TelemetryHub()
   readonly #supervisor: Supervisor
   #opened: CommandBus | undefined
+  #views: ViewReader | undefined
 
   constructor(parts: ProcessProducerParts) {
     const { settings, logger, onTelemetry } = parts
@@ -111,6 +129,8 @@ class ProcessProducer implements Producer {
       await this.#supervisor.start()
       const given = { settings, definitions, logger, role: 'producer', mayJoin: true, accepts: true }
       const laid = await new Foundation({ ...shared, ...given }).lay()
+      if (this.#parts.readsViews)
+        this.#views = await this.#supervisor.run(new ViewReader({ ...shared, ...laid }))
       this.#opened = await this.#supervisor.run(await openEntrance({ ...shared, ...laid, settings }))
     } catch (error) {
       await this.stop()
@@ -156,6 +176,16 @@ class ProcessProducer implements Producer {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop()
+  }
+
+  /** @throws MillraceError `command.unknown-type` */
+  definition(type: string): CommandDefinition {
+    return this.#bus.definition(type)
+  }
+
+  get views(): ViewReader {
+    if (this.#views !== undefined) return this.#views
+    throw new MillraceError('service.stopped', 'No views can be read here.')
   }
 
   get #bus(): CommandBus {
