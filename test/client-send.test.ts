@@ -144,6 +144,31 @@ test('the queue is bounded in commands and in bytes; sendMany waits for room ins
   )
 })
 
+test('sendMany waits for room in bytes too, and what can not go fails alone', async () => {
+  const { api, clock, client } = open(accept, { queueBytesMax: 4096, batchBytesMax: 1024 })
+  const sendings = Array.from({ length: 30 }, (_, n) => ({
+    command: 'note.add',
+    payload: n === 7 ? 1n : { n, text: 'x'.repeat(900) },
+  }))
+  const outcomes = client.sendMany(sendings)
+  for (let turn = 0; turn < 40; turn++) await clock.advance(1)
+  const failed = (await outcomes).map((each) => (each.accepted === undefined ? each.error.code : undefined))
+  expect(failed).toEqual(sendings.map((_, n) => (n === 7 ? 'invalid' : undefined)))
+  expect(api.asked).toHaveLength(29)
+})
+
+test('a token or a fetch that never comes back holds a request no longer than any other', async () => {
+  const never = { token: () => new Promise<string>(() => undefined) }
+  const deaf = { fetch: () => new Promise<Response>(() => undefined) }
+  for (const options of [never, deaf]) {
+    const bounds = { requestsInFlightMax: 1, batchCountMax: 1, requestTimeoutMs: 100, attemptsMax: 1 }
+    const { clock, client } = open(accept, { ...options, ...bounds })
+    const sent = send(client, 3)
+    await clock.advance(300)
+    expect(await codes(sent)).toEqual(Array(3).fill('outcome-unknown'))
+  }
+})
+
 test('a cut connection is tried again with the same bytes, so with the same key', async () => {
   const { api, clock, client } = open((asked, nth) => (nth < 4 ? cut() : accept(asked)))
   const sent = send(client, 2)

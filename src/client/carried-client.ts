@@ -1,7 +1,7 @@
 /** The client over a carrier: checks what it is given, tries reads again, and waits for the end of commands. */
 import type { CommandDefinition } from '../contracts/command.ts'
 import type { CommandSituation } from '../contracts/producer.ts'
-import type { Call, Carried, Carrier, Parcel, Situation } from './carrier.ts'
+import type { Call, Carried, Carrier, Departure, Parcel, Situation } from './carrier.ts'
 import type {
   CallOptions,
   Client,
@@ -53,10 +53,12 @@ export class CarriedClient implements Client {
       waitMs === undefined
         ? undefined
         : this.#clock.monotonicMs() + checkWhole('waitMs', waitMs, 1, WAIT_MAX_MS)
-    const { accepted, ended } = await this.#send({ command, payload, ...options }, waitUntilMs, signal)
+    const { accepted, ended } = await this.#guarded(() =>
+      this.#carrier.prepare(parcelOf({ command, payload, ...options }, waitUntilMs)).send(signal),
+    )
     if (waitUntilMs === undefined) return { ...accepted, ended: undefined }
     const { id } = accepted
-    const end = ended === undefined ? await this.#untilEnded(id, waitUntilMs, signal) : outcomeOf(ended)
+    const end = ended === undefined ? await this.#untilEnded(id, waitUntilMs, signal) : resultOf(ended)
     return { ...accepted, ended: end }
   }
 
@@ -64,8 +66,9 @@ export class CarriedClient implements Client {
     checkNames('sendMany', options, ['signal'])
     const outcomes: Promise<SendOutcome>[] = []
     for (const sending of sendings) {
-      for (let room = this.#carrier.room(); room !== undefined; room = this.#carrier.room()) await room
-      outcomes.push(this.#outcome(sending, options.signal))
+      const departure = this.#departure(sending)
+      for (let room = departure.room(); room !== undefined; room = departure.room()) await room
+      outcomes.push(outcomeOf(this.#guarded(() => departure.send(options.signal))))
     }
     return await Promise.all(outcomes)
   }
@@ -129,34 +132,13 @@ export class CarriedClient implements Client {
     return this.close()
   }
 
-  #send(
-    sending: Pick<ClientSendOptions, 'idempotencyKey'> & {
-      command: string | CommandDefinition
-      payload: unknown
-    },
-    waitUntilMs: number | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<Carried> {
-    return this.#guarded(() => {
-      const { command, payload, idempotencyKey, ...options } = sending
-      const parcel: Parcel = {
-        type: typeof command === 'string' ? command : command.type,
-        payload,
-        options,
-        idempotencyKey: keyOf(idempotencyKey),
-        waitUntilMs,
-      }
-      return this.#carrier.send(parcel, signal)
-    })
-  }
-
-  async #outcome(sending: ClientSending, signal: AbortSignal | undefined): Promise<SendOutcome> {
+  /** One of many that can not go fails where the others are sent. */
+  #departure(sending: ClientSending): Departure {
     try {
       checkNames('A command of sendMany', sending, SENDING_FIELDS)
-      return { accepted: (await this.#send(sending, undefined, signal)).accepted }
+      return this.#carrier.prepare(parcelOf(sending, undefined))
     } catch (error) {
-      if (isClientError(error)) return { accepted: undefined, error }
-      throw error
+      return { room: () => undefined, send: () => Promise.reject(error) }
     }
   }
 
@@ -186,7 +168,7 @@ export class CarriedClient implements Client {
         },
         ...([call, this.#bounds, this.#clock] as const),
       )
-      if (look.situation !== undefined && hasEnded(look.situation)) return outcomeOf(look.situation)
+      if (look.situation !== undefined && hasEnded(look.situation)) return resultOf(look.situation)
       const nowMs = this.#clock.monotonicMs()
       if (nowMs >= deadlineMs) throw new ClientError('timeout', 'The command has not ended yet.', { id })
       etag = look.etag
@@ -243,6 +225,27 @@ export class CarriedClient implements Client {
   }
 }
 
+interface Given extends Omit<ClientSendOptions, 'waitMs'> {
+  readonly command: string | CommandDefinition
+  readonly payload: unknown
+}
+
+/** @throws ClientError `invalid-option` */
+function parcelOf(given: Given, waitUntilMs: number | undefined): Parcel {
+  const { command, payload, idempotencyKey, ...options } = given
+  const type = typeof command === 'string' ? command : command.type
+  return { type, payload, options, idempotencyKey: keyOf(idempotencyKey), waitUntilMs }
+}
+
+async function outcomeOf(sending: Promise<Carried>): Promise<SendOutcome> {
+  try {
+    return { accepted: (await sending).accepted }
+  } catch (error) {
+    if (isClientError(error)) return { accepted: undefined, error }
+    throw error
+  }
+}
+
 /** @throws ClientError `invalid-option` */
 function keyOf(given: string | false | undefined): string | undefined {
   if (given === undefined) return randomKey()
@@ -271,7 +274,7 @@ function hasEnded({ status }: CommandSituation): boolean {
 }
 
 /** @throws ClientError `command-dead`, `command-cancelled` */
-function outcomeOf(situation: Situation): CommandSituation {
+function resultOf(situation: Situation): CommandSituation {
   const { id, status, problem, error } = situation
   if (status === 'done') return told(situation)
   if (status === 'cancelled') throw new ClientError('command-cancelled', 'The command was cancelled.', { id })

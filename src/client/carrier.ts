@@ -57,11 +57,17 @@ export interface LookOptions {
   readonly waitMs: number
 }
 
-export interface Carrier {
-  /** Rejects when it is certain that the tries are over; then `outcome-unknown` tells that it may be stored. */
-  send(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried>
-  /** Resolves when there is room for another command; undefined: there is. */
+/** A command that is ready to go. */
+export interface Departure {
+  /** Resolves when it is worth looking again for room; undefined: there is room. */
   room(): Promise<void> | undefined
+  /** Rejects when the tries are over; then `outcome-unknown` tells that it may be stored. */
+  send(signal: AbortSignal | undefined): Promise<Carried>
+}
+
+export interface Carrier {
+  /** @throws ClientError `invalid` for a payload that can not be carried */
+  prepare(parcel: Parcel): Departure
   look(id: string, options: LookOptions, call: Call): Promise<Look>
   cancel(id: string, call: Call): Promise<void>
   view(

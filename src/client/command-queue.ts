@@ -105,9 +105,9 @@ export class CommandQueue<Item extends Packed> {
     })
   }
 
-  /** Resolves when a command has left; undefined while there is room. */
-  room(): Promise<void> | undefined {
-    if (!this.#isFull(0)) return undefined
+  /** Resolves when a command has left; undefined while there is room for so many bytes. */
+  room(bytes: number): Promise<void> | undefined {
+    if (!this.#isFull(bytes)) return undefined
     return new Promise((resolve) => this.#roomWaiters.push(resolve))
   }
 

@@ -6,7 +6,7 @@
  * to the last, what the bulk route has no place for: a wait for the result, and a trace of its own.
  */
 import type { SendingOptions } from '../contracts/producer.ts'
-import type { Call, Carried, Carrier, Look, LookOptions, Parcel } from './carrier.ts'
+import type { Call, Carried, Carrier, Departure, Look, LookOptions, Parcel } from './carrier.ts'
 import type { ClientView, ClientViewPage, ViewPageOptions } from './client.ts'
 import type { ClientClock } from './client-clock.ts'
 import { ClientError } from './client-error.ts'
@@ -55,16 +55,11 @@ export class HttpCarrier implements Carrier {
     })
   }
 
-  send(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried> {
-    const deadlineMs = this.#clock.monotonicMs() + this.#options.deadlineMs
+  prepare(parcel: Parcel): Departure {
     const { waitUntilMs, options } = parcel
-    if (waitUntilMs === undefined && options.traceparent === undefined)
-      return this.#lines.enqueue(lineOf(parcel), deadlineMs, signal)
-    return this.#letters.enqueue(letterOf(parcel), Math.max(deadlineMs, waitUntilMs ?? 0), signal)
-  }
-
-  room(): Promise<void> | undefined {
-    return this.#lines.room()
+    const isAlone = waitUntilMs !== undefined || options.traceparent !== undefined
+    if (isAlone) return this.#departure(this.#letters, letterOf(parcel), waitUntilMs)
+    return this.#departure(this.#lines, lineOf(parcel), undefined)
   }
 
   async look(id: string, { etag, waitMs }: LookOptions, call: Call): Promise<Look> {
@@ -130,6 +125,20 @@ export class HttpCarrier implements Carrier {
 
   async close(): Promise<void> {
     await Promise.all([this.#lines.close(), this.#letters.close()])
+  }
+
+  #departure<Item extends Packed>(
+    queue: CommandQueue<Item>,
+    item: Item,
+    waitUntilMs: number | undefined,
+  ): Departure {
+    return {
+      room: () => queue.room(item.bytes),
+      send: (signal) => {
+        const deadlineMs = this.#clock.monotonicMs() + this.#options.deadlineMs
+        return queue.enqueue(item, Math.max(deadlineMs, waitUntilMs ?? 0), signal)
+      },
+    }
   }
 
   async #deliver(lines: readonly Line[], signal: AbortSignal): Promise<readonly Fate[]> {

@@ -3,7 +3,13 @@
  * redirect is not followed, so that neither a command nor a token goes where nobody sent it.
  */
 import type { ClientClock } from './client-clock.ts'
-import { ClientError, type ClientErrorDetails, errorOfAnswer, toProblem } from './client-error.ts'
+import {
+  ClientError,
+  type ClientErrorDetails,
+  errorOfAnswer,
+  isClientError,
+  toProblem,
+} from './client-error.ts'
 import type { ResolvedOptions } from './client-options.ts'
 import { abortedBy, parseRetryAfter } from './retries.ts'
 
@@ -45,7 +51,6 @@ export class HttpExchange {
   /** Any answer of Millrace's. Throws ClientError `network`, `timeout`, `aborted`, `fault`, `invalid`, `unauthorized`. */
   async ask(request: HttpRequest, { deadlineMs, signal }: TryLimits): Promise<HttpAnswer> {
     if (isOver(signal)) throw abortedBy(signal)
-    const headers = await this.#headers(request)
     const leftMs = deadlineMs - this.#clock.monotonicMs()
     const limitMs = Math.min(leftMs, this.#options.requestTimeoutMs + (request.heldMs ?? 0))
     if (limitMs <= 0) throw new ClientError('timeout', 'The deadline was over before the request.')
@@ -54,10 +59,11 @@ export class HttpExchange {
     const onAbort = (): void => cut.abort()
     signal?.addEventListener('abort', onAbort, { once: true })
     try {
-      return await this.#exchange(request, headers, cut.signal)
+      // Whoever gives the token or the answer may not heed the signal.
+      return await Promise.race([this.#exchange(request, cut.signal), rejectionOf(cut.signal)])
     } catch (error) {
-      if (error instanceof ClientError) throw error
       if (isOver(signal)) throw abortedBy(signal)
+      if (isClientError(error) && !cut.signal.aborted) throw error
       if (cut.signal.aborted)
         throw new ClientError('timeout', `No answer came within ${Math.ceil(limitMs)} ms.`)
       const why = error instanceof Error ? error.message : String(error)
@@ -68,11 +74,9 @@ export class HttpExchange {
     }
   }
 
-  async #exchange(
-    { method, path, body }: HttpRequest,
-    headers: Headers,
-    signal: AbortSignal,
-  ): Promise<HttpAnswer> {
+  async #exchange(request: HttpRequest, signal: AbortSignal): Promise<HttpAnswer> {
+    const { method, path, body } = request
+    const headers = await this.#headers(request)
     const { url, fetch } = this.#options
     const init = { method, headers, signal, redirect: 'manual' as const }
     const response = await fetch(`${url}${path}`, body === undefined ? init : { ...init, body })
@@ -116,6 +120,12 @@ export class HttpExchange {
 
 function isOver(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true
+}
+
+function rejectionOf(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new ClientError('timeout', 'It was cut off.')))
+  })
 }
 
 async function askToken(token: () => string | Promise<string>): Promise<string> {

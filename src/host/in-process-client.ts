@@ -6,7 +6,7 @@
  * same code on both ways.
  */
 import { CarriedClient } from '../client/carried-client.ts'
-import type { Call, Carried, Carrier, Look, LookOptions, Parcel } from '../client/carrier.ts'
+import type { Call, Carried, Carrier, Departure, Look, LookOptions, Parcel } from '../client/carrier.ts'
 import type { Client, ClientView, ClientViewPage, CommandsOf, ViewPageOptions } from '../client/client.ts'
 import {
   type ClientError,
@@ -66,24 +66,9 @@ class ProcessCarrier implements Carrier {
     this.#clock = clock
   }
 
-  async send(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried> {
-    const { idempotencyKey } = parcel
-    let isUnknown = false
-    const mayTryAgain = (error: ClientError): boolean => {
-      isUnknown ||= leavesUnknown(error)
-      return isRetryable(error) && (idempotencyKey !== undefined || !leavesUnknown(error))
-    }
-    const call = { deadlineMs: this.#clock.monotonicMs() + this.#bounds.deadlineMs, signal }
-    try {
-      return await retrying(() => this.#trySend(parcel), call, this.#bounds, this.#clock, mayTryAgain)
-    } catch (error) {
-      throw isClientError(error) ? conclude(error, isUnknown, idempotencyKey) : error
-    }
-  }
-
   /** The bus has bounds of its own, and refuses beyond them as a server does. */
-  room(): undefined {
-    return undefined
+  prepare(parcel: Parcel): Departure {
+    return { room: () => undefined, send: (signal) => this.#send(parcel, signal) }
   }
 
   async look(id: string, _options: LookOptions, _call: Call): Promise<Look> {
@@ -128,6 +113,21 @@ class ProcessCarrier implements Carrier {
 
   close(): Promise<void> {
     return this.#producer.stop()
+  }
+
+  async #send(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried> {
+    const { idempotencyKey } = parcel
+    let isUnknown = false
+    const mayTryAgain = (error: ClientError): boolean => {
+      isUnknown ||= leavesUnknown(error)
+      return isRetryable(error) && (idempotencyKey !== undefined || !leavesUnknown(error))
+    }
+    const call = { deadlineMs: this.#clock.monotonicMs() + this.#bounds.deadlineMs, signal }
+    try {
+      return await retrying(() => this.#trySend(parcel), call, this.#bounds, this.#clock, mayTryAgain)
+    } catch (error) {
+      throw isClientError(error) ? conclude(error, isUnknown, idempotencyKey) : error
+    }
   }
 
   async #trySend({ type, payload, options, idempotencyKey }: Parcel): Promise<Carried> {
