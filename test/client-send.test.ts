@@ -545,3 +545,30 @@ test('under random faults every command has one fate, an accepted one is stored 
   expect(Math.max(...api.asked.map(({ lines }) => lines.length))).toBeLessThanOrEqual(7)
   await client.close()
 })
+
+test('a signal that many sends share has one listener, and none when they are through', async () => {
+  const listening: string[] = []
+  const stop = new AbortController()
+  const { signal } = stop
+  const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)]
+  Object.assign(signal, {
+    addEventListener: (...given: Parameters<typeof add>) => {
+      listening.push('one')
+      add(...given)
+    },
+    removeEventListener: (...given: Parameters<typeof remove>) => {
+      listening.pop()
+      remove(...given)
+    },
+  })
+  const { clock, client } = open()
+  const sent = Array.from({ length: 100 }, (_, n) => told(client.send('note.add', { n }, { signal })))
+  expect(listening).toHaveLength(1)
+  await clock.advance(0)
+  expect(await codes(sent)).toEqual(Array(100).fill(undefined))
+  expect(listening).toHaveLength(0)
+  const late = open(silence)
+  const others = Array.from({ length: 3 }, (_, n) => told(late.client.send('note.add', { n }, { signal })))
+  stop.abort()
+  expect(await codes(others)).toEqual(Array(3).fill('aborted'))
+})

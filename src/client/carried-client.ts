@@ -1,6 +1,7 @@
 /** The client over a carrier: checks what it is given, tries reads again, and waits for the end of commands. */
 import type { CommandDefinition } from '../contracts/command.ts'
 import type { CommandSituation } from '../contracts/producer.ts'
+import { onAbort } from './abort-calls.ts'
 import type { Call, Carried, Carrier, Departure, Parcel, Situation } from './carrier.ts'
 import type {
   CallOptions,
@@ -210,17 +211,14 @@ export class CarriedClient implements Client {
     const ending = this.#ending.signal
     if (signal === undefined) return await work(ending)
     const either = new AbortController()
-    const onAbort = (): void => either.abort(abortedBy(signal))
-    const onEnd = (): void => either.abort(abortedBy(ending))
-    if (signal.aborted) onAbort()
-    if (ending.aborted) onEnd()
-    signal.addEventListener('abort', onAbort, { once: true })
-    ending.addEventListener('abort', onEnd, { once: true })
+    const stops = [signal, ending].map((each) => {
+      if (each.aborted) either.abort(abortedBy(each))
+      return onAbort(each, () => either.abort(abortedBy(each)))
+    })
     try {
       return await work(either.signal)
     } finally {
-      signal.removeEventListener('abort', onAbort)
-      ending.removeEventListener('abort', onEnd)
+      for (const stop of stops) stop()
     }
   }
 }

@@ -9,6 +9,7 @@
  * Everything is bounded: commands and bytes that wait or are under way, requests under way, tries, and the time of each command.
  * A command's bytes are made once, so each try says exactly the same under its key.
  */
+import { onAbort } from './abort-calls.ts'
 import type { Carried } from './carrier.ts'
 import type { ClientClock, ClientTimer } from './client-clock.ts'
 import { ClientError, isClientError, isRetryable, leavesUnknown } from './client-error.ts'
@@ -87,10 +88,10 @@ export class CommandQueue<Item extends Packed> {
     return new Promise((resolve, reject) => {
       const { clock } = this.#parts
       const timer = clock.after(deadlineMs - clock.monotonicMs(), () => this.#giveUp(entry, timeOver(entry)))
-      const onAbort = (): void => this.#giveUp(entry, abortedBy(signal))
+      const stopListening = onAbort(signal, () => this.#giveUp(entry, abortedBy(signal)))
       const settle = (fate: Fate): void => {
         timer.cancel()
-        signal?.removeEventListener('abort', onAbort)
+        stopListening()
         if (isClientError(fate)) reject(fate)
         else resolve(fate)
       }
@@ -98,7 +99,6 @@ export class CommandQueue<Item extends Packed> {
         ...{ item, deadlineMs, settle, isSettled: false, attempts: 0, isUnknown: false },
         ...{ lastError: undefined, flight: undefined },
       }
-      signal?.addEventListener('abort', onAbort, { once: true })
       this.#liveCount += 1
       this.#liveBytes += item.bytes
       this.#makeReady([entry])

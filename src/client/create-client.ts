@@ -11,7 +11,7 @@ import { HttpCarrier } from './http-carrier.ts'
  *
  * With the type of a module of definitions, commands and payloads are checked when they are written:
  *
- *     const client = createClient<typeof import('./workers/orders.ts')>({ url: 'https://commands.example.com' })
+ *     const client = createClient<typeof import('./workers/orders/commands.ts')>({ url: 'https://commands.example.com' })
  *     const { id } = await client.send('order.place', { orderId: 'o-1', sku: 'tea', quantity: 2 })
  *
  * @throws ClientError `invalid-option`

@@ -2,6 +2,7 @@
  * One request and its answer, by `fetch`. The body is always read to its end, so that the connection can be used again; a
  * redirect is not followed, so that neither a command nor a token goes where nobody sent it.
  */
+import { onAbort } from './abort-calls.ts'
 import type { ClientClock } from './client-clock.ts'
 import {
   ClientError,
@@ -56,8 +57,7 @@ export class HttpExchange {
     if (limitMs <= 0) throw new ClientError('timeout', 'The deadline was over before the request.')
     const cut = new AbortController()
     const timer = this.#clock.after(limitMs, () => cut.abort())
-    const onAbort = (): void => cut.abort()
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const stopListening = onAbort(signal, () => cut.abort())
     try {
       // Whoever gives the token or the answer may not heed the signal.
       return await Promise.race([this.#exchange(request, cut.signal), rejectionOf(cut.signal)])
@@ -70,7 +70,7 @@ export class HttpExchange {
       throw new ClientError('network', `No answer came: ${why.slice(0, 300)}.`, { cause: error })
     } finally {
       timer.cancel()
-      signal?.removeEventListener('abort', onAbort)
+      stopListening()
     }
   }
 

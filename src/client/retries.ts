@@ -4,6 +4,7 @@
  *
  * https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/, RFC 9110 10.2.3
  */
+import { onAbort } from './abort-calls.ts'
 import type { Call } from './carrier.ts'
 import type { ClientClock } from './client-clock.ts'
 import { ClientError, isClientError, isRetryable, isTooEarly, leavesUnknown } from './client-error.ts'
@@ -38,15 +39,14 @@ export function parseRetryAfter(headers: Headers, clock: Pick<ClientClock, 'nowM
 export function pauseFor(ms: number, signal: AbortSignal | undefined, clock: ClientClock): Promise<void> {
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) return reject(abortedBy(signal))
-    const onAbort = (): void => {
-      timer.cancel()
-      reject(abortedBy(signal))
-    }
     const timer = clock.after(ms, () => {
-      signal?.removeEventListener('abort', onAbort)
+      stopListening()
       resolve()
     })
-    signal?.addEventListener('abort', onAbort, { once: true })
+    const stopListening = onAbort(signal, () => {
+      timer.cancel()
+      reject(abortedBy(signal))
+    })
   })
 }
 

@@ -34,7 +34,7 @@ export interface InProcessClientOptions extends ProducerOptions, Partial<OwnBoun
 /**
  * Opens a client in this process; it holds connections to Redis until it is closed.
  *
- *     await using client = await inProcessClient<typeof import('./workers/orders.ts')>({ definitions })
+ *     await using client = await inProcessClient<typeof import('./workers/orders/commands.ts')>({ definitions })
  *     const { ended } = await client.send('order.place', { orderId: 'o-1' }, { waitMs: 5000 })
  *
  * @throws MillraceError what `openProducer` throws; ClientError `invalid-option`

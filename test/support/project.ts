@@ -39,6 +39,7 @@ export async function makeProject(files: Readonly<Record<string, string>> = SMAL
   const folder = await realpath(await mkdtemp(join(tmpdir(), 'millrace-app-')))
   const paths = {
     millrace: [join(root, 'src/index.ts')],
+    'millrace/client': [join(root, 'src/client.ts')],
     'millrace/testing': [join(root, 'src/testing.ts')],
   }
   await Bun.write(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: { paths } }))
