@@ -249,3 +249,19 @@ test('a server that is away for a while is waited for', async () => {
   )
   expect(found.deduplicated).toBe(true)
 })
+
+test('in process, what waits is bounded, and closing waits for what was sent', async () => {
+  const client = await inProcessClient({ definitions, redisUrl: redis.url, queueCountMax: 3 })
+  const sent = Array.from({ length: 4 }, (_, n) => client.send('note.write', { author: 'bounded', n }))
+  expect(await failure(sent.pop() ?? Promise.resolve())).toMatchObject({ code: 'queue-full' })
+  const sendings = Array.from({ length: 20 }, () => ({
+    command: 'note.write',
+    payload: { author: 'bounded' },
+  }))
+  const outcomes = client.sendMany(sendings)
+  expect((await outcomes).every(({ accepted }) => accepted !== undefined)).toBe(true)
+  const last = client.send('note.write', { author: 'bounded' })
+  await client.close()
+  expect((await last).type).toBe('note.write')
+  expect(await Promise.all(sent)).toHaveLength(3)
+})

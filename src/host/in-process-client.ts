@@ -9,14 +9,14 @@ import { CarriedClient } from '../client/carried-client.ts'
 import type { Call, Carried, Carrier, Departure, Look, LookOptions, Parcel } from '../client/carrier.ts'
 import type { Client, ClientView, ClientViewPage, CommandsOf, ViewPageOptions } from '../client/client.ts'
 import {
-  type ClientError,
+  ClientError,
   errorOfAnswer,
   isClientError,
   isRetryable,
   leavesUnknown,
 } from '../client/client-error.ts'
 import { type ClientBounds, resolveBounds } from '../client/client-options.ts'
-import { conclude, retrying } from '../client/retries.ts'
+import { abortedBy, conclude, retrying } from '../client/retries.ts'
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { CommandSituation } from '../contracts/producer.ts'
@@ -25,8 +25,17 @@ import { describeProblem, type Problem, problemFromError, problemOf } from '../h
 import { type Clock, SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { KNOWN_OPTIONS, type ProcessProducer, type ProducerOptions, startProducer } from './producer.ts'
 
-type OwnBounds = Pick<ClientBounds, 'attemptsMax' | 'backoffMinMs' | 'backoffMaxMs' | 'deadlineMs'>
-const OWN_BOUNDS: readonly (keyof OwnBounds)[] = ['attemptsMax', 'backoffMinMs', 'backoffMaxMs', 'deadlineMs']
+type OwnBounds = Pick<
+  ClientBounds,
+  'attemptsMax' | 'backoffMinMs' | 'backoffMaxMs' | 'deadlineMs' | 'queueCountMax'
+>
+const OWN_BOUNDS: readonly (keyof OwnBounds)[] = [
+  'attemptsMax',
+  'backoffMinMs',
+  'backoffMaxMs',
+  'deadlineMs',
+  'queueCountMax',
+]
 
 /** Those of `openProducer`, and how long and how often is tried, as `createClient` takes it. */
 export interface InProcessClientOptions extends ProducerOptions, Partial<OwnBounds> {}
@@ -43,8 +52,10 @@ export async function inProcessClient<Definitions = unknown>(
   options: InProcessClientOptions = {},
 ): Promise<Client<CommandsOf<Definitions>>> {
   checkKnownOptions('inProcessClient', options, [...KNOWN_OPTIONS, ...OWN_BOUNDS])
-  const { attemptsMax, backoffMinMs, backoffMaxMs, deadlineMs, ...rest } = options
-  const bounds = resolveBounds(givenOf({ attemptsMax, backoffMinMs, backoffMaxMs, deadlineMs }))
+  const { attemptsMax, backoffMinMs, backoffMaxMs, deadlineMs, queueCountMax, ...rest } = options
+  const bounds = resolveBounds(
+    givenOf({ attemptsMax, backoffMinMs, backoffMaxMs, deadlineMs, queueCountMax }),
+  )
   const producer = await startProducer(rest, { readsViews: true })
   const client = new CarriedClient(new ProcessCarrier(producer, bounds, SYSTEM_CLOCK), bounds, SYSTEM_CLOCK)
   return client as unknown as Client<CommandsOf<Definitions>>
@@ -59,6 +70,8 @@ class ProcessCarrier implements Carrier {
   readonly #producer: ProcessProducer
   readonly #bounds: ClientBounds
   readonly #clock: Clock
+  #sending = 0
+  #onFate: (() => void)[] = []
 
   constructor(producer: ProcessProducer, bounds: ClientBounds, clock: Clock) {
     this.#producer = producer
@@ -66,9 +79,8 @@ class ProcessCarrier implements Carrier {
     this.#clock = clock
   }
 
-  /** The bus has bounds of its own, and refuses beyond them as a server does. */
   prepare(parcel: Parcel): Departure {
-    return { room: () => undefined, send: (signal) => this.#send(parcel, signal) }
+    return { room: () => this.#room(), send: (signal) => this.#take(parcel, signal) }
   }
 
   async look(id: string, _options: LookOptions, _call: Call): Promise<Look> {
@@ -111,8 +123,36 @@ class ProcessCarrier implements Carrier {
     return { views: data, next }
   }
 
-  close(): Promise<void> {
-    return this.#producer.stop()
+  /** A command that is to be tried again needs the bus until then. */
+  async close(): Promise<void> {
+    while (this.#sending > 0) await this.#nextFate()
+    await this.#producer.stop()
+  }
+
+  #room(): Promise<void> | undefined {
+    return this.#sending < this.#bounds.queueCountMax ? undefined : this.#nextFate()
+  }
+
+  #nextFate(): Promise<void> {
+    return new Promise((resolve) => this.#onFate.push(resolve))
+  }
+
+  /** The bus bounds what it has taken in; this bounds what waits to be tried again. */
+  async #take(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried> {
+    const { queueCountMax } = this.#bounds
+    const { idempotencyKey } = parcel
+    if (this.#sending >= queueCountMax) {
+      const text = `At most ${queueCountMax} commands wait in a client: nothing was sent.`
+      throw new ClientError('queue-full', text, { idempotencyKey })
+    }
+    if (signal?.aborted === true) throw conclude(abortedBy(signal), false, idempotencyKey)
+    this.#sending += 1
+    try {
+      return await this.#send(parcel, signal)
+    } finally {
+      this.#sending -= 1
+      for (const go of this.#onFate.splice(0)) go()
+    }
   }
 
   async #send(parcel: Parcel, signal: AbortSignal | undefined): Promise<Carried> {
