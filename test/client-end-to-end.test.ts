@@ -35,13 +35,29 @@ const onWriteNote = defineHandler(writeNote, (command) => {
   command.emit(noteWritten, command.payload)
   return done({ kept: command.payload.n })
 })
+/** Held up until a test lets it go. */
+const pondering = defineCommand({ type: 'note.ponder', payload: z.object({ author: z.string() }) })
+let release = Promise.withResolvers<void>()
+const onPonder = defineHandler(pondering, async () => {
+  await release.promise
+  return done('wise')
+})
 const onBurnNote = defineHandler(burnNote, () => reject('notes do not burn'))
 const notesByAuthor = defineProjection({ name: 'notes-by-author', initial: () => ({ count: 0 }) }).on(
   noteWritten,
   (event) => event.payload.author,
   (view) => ({ count: view.count + 1 }),
 )
-const definitions = [writeNote, burnNote, noteWritten, onWriteNote, onBurnNote, notesByAuthor]
+const definitions = [
+  writeNote,
+  burnNote,
+  pondering,
+  onPonder,
+  noteWritten,
+  onWriteNote,
+  onBurnNote,
+  notesByAuthor,
+]
 type Commands = CommandsOf<{ readonly writeNote: typeof writeNote; readonly burnNote: typeof burnNote }>
 
 let redis: TestRedis
@@ -109,6 +125,18 @@ describe.each(kinds)('a client %s', (kind, open) => {
     expect(dead).toMatchObject({ code: 'command-dead', problem: { type: '/problems/command-failed' } })
     expect(dead.message).toContain('notes do not burn')
     expect(await client.status(dead.id ?? '')).toMatchObject({ status: 'dead', reason: 'rejected' })
+  })
+
+  test('a command that takes its time is waited for', async () => {
+    release = Promise.withResolvers()
+    await using client = await open()
+    const waiting = client.send(pondering, { author: author('eli') }, { waitMs: 20_000 })
+    const { id } = await client.send(pondering, { author: author('eli') })
+    const early = await failure(client.result(id, { timeoutMs: 100 }))
+    expect(early).toMatchObject({ code: 'timeout', id })
+    release.resolve()
+    expect(await waiting).toMatchObject({ ended: { status: 'done', result: 'wise' } })
+    expect(await client.result(id, { timeoutMs: 20_000 })).toMatchObject({ result: 'wise' })
   })
 
   test('many at once, each with its own fate; a key sends once', async () => {
