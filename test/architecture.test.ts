@@ -13,7 +13,7 @@ const floors = [
   ['policies'],
   ['redis'],
   ['runtime'],
-  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases'],
+  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases', 'identity'],
   ['config', 'http', 'host', 'cli', 'client', 'index.ts', 'testing.ts', 'client.ts'],
 ]
 

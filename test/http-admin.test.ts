@@ -11,6 +11,7 @@ import { createAdminApp } from '../src/http/admin-app.ts'
 import { Metrics } from '../src/http/metrics.ts'
 import { HttpServer } from '../src/http/server.ts'
 import { readOverviews } from '../src/http/stream-routes.ts'
+import { ApiKeys } from '../src/identity/api-keys.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import type { RedisLink } from '../src/redis/connection.ts'
 import { joinFleet } from '../src/redis/fleet.ts'
@@ -55,6 +56,10 @@ beforeAll(async () => {
     ...{ command, catalogue, metrics, telemetry },
     schedules: new Schedules({ command, catalogue, ids }),
     deadLetters: new DeadLetters({ command, catalogue, ids, clock, telemetry }),
+    keys: new ApiKeys({
+      ...{ command, clock, telemetry, names: { streams: [], projections: [] } },
+      onChange: async () => undefined,
+    }),
     health: () => [{ name: 'part', health: () => ({ ready, detail: ready ? 'fine' : 'stuck' }) }],
     started: () => true,
     draining: () => false,

@@ -28,10 +28,13 @@ const PAUSE_MAX_MS = 5000
 export class OperatorClient {
   readonly #baseUrl: string
   readonly #clock: Clock
+  readonly #credential: Readonly<Record<string, string>>
 
-  constructor(baseUrl: string, clock: Clock) {
+  /** `key`: an API key, or a token of an issuer, for a process that asks for one. */
+  constructor(baseUrl: string, clock: Clock, key?: string | undefined) {
     this.#baseUrl = baseUrl.replace(/\/+$/, '')
     this.#clock = clock
+    this.#credential = key === undefined ? {} : { authorization: `Bearer ${key}` }
   }
 
   /** @throws MillraceError with the problem as its sentence */
@@ -69,7 +72,11 @@ export class OperatorClient {
     try {
       return await fetch(`${this.#baseUrl}${path}`, {
         method,
-        headers: { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+        headers: {
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...this.#credential,
+          ...headers,
+        },
         signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
         ...(body === undefined ? {} : { body }),
       })
@@ -112,6 +119,8 @@ function problemError(status: number, body: unknown): MillraceError {
       lines.push(`  ${String(each.pointer)} ${String(each.detail)}`)
     }
   }
+  if (status === 401)
+    lines.push('  Put an API key into MILLRACE_API_KEY, or name its file with MILLRACE_API_KEY_FILE.')
   if (status === 500) lines.push(`  request ${String(requestId)}`)
   return new MillraceError(codeOf(status), lines.join('\n'))
 }

@@ -1,11 +1,12 @@
 /**
  * Operator commands: whatever they do is a call of a running process, the public listener for `send`, `status` and `view`,
- * the admin listener for `dlq`. Data goes to stdout, all else to stderr; `--json` gives data as one line of JSON.
+ * the admin listener for `dlq` and `keys`. Data goes to stdout, all else to stderr; `--json` gives data as one line of JSON.
  */
 import type { Command } from 'commander'
 import { randomId, SYSTEM_CLOCK } from '../runtime/clock.ts'
 import { checkJson, queryText } from './arguments.ts'
 import { registerDeadLetterCommands } from './dead-letter-commands.ts'
+import { registerKeyCommands } from './key-commands.ts'
 import { OperatorClient } from './operator-client.ts'
 import { fieldLines, print, printLines, tell } from './output.ts'
 
@@ -13,6 +14,8 @@ import { fieldLines, print, printLines, tell } from './output.ts'
 export interface OperatorTargets {
   readonly publicUrl: string
   readonly adminUrl: string
+  /** What they are shown, if they ask for a credential. */
+  readonly key?: string | undefined
 }
 
 interface PublicFlags {
@@ -22,12 +25,21 @@ interface PublicFlags {
 
 /** `targets` is asked when a command runs, not before. */
 export function registerOperatorCommands(program: Command, targets: () => OperatorTargets): void {
-  const open = ({ url }: PublicFlags): OperatorClient =>
-    new OperatorClient(url ?? targets().publicUrl, SYSTEM_CLOCK)
+  const open = ({ url }: PublicFlags): OperatorClient => openClient(url, targets(), 'publicUrl')
   registerSend(program, open)
   registerStatus(program, open)
   registerView(program, open)
-  registerDeadLetterCommands(program, (url) => new OperatorClient(url ?? targets().adminUrl, SYSTEM_CLOCK))
+  const openAdmin = (url: string | undefined) => openClient(url, targets(), 'adminUrl')
+  registerDeadLetterCommands(program, openAdmin)
+  registerKeyCommands(program, openAdmin)
+}
+
+function openClient(
+  url: string | undefined,
+  targets: OperatorTargets,
+  listener: 'publicUrl' | 'adminUrl',
+): OperatorClient {
+  return new OperatorClient(url ?? targets[listener], SYSTEM_CLOCK, targets.key)
 }
 
 type OpenPublic = (flags: PublicFlags) => OperatorClient

@@ -26,6 +26,16 @@ export const VARIABLES = [
   'MILLRACE_ALLOW_UNSAFE',
   'MILLRACE_REDIS_SERVER',
   'MILLRACE_REDIS_WAIT_MS',
+  'MILLRACE_AUTH',
+  'MILLRACE_JWT_ISSUER',
+  'MILLRACE_JWT_AUDIENCE',
+  'MILLRACE_JWT_JWKS',
+  'MILLRACE_JWT_SECRET_FILE',
+  'MILLRACE_JWT_ALGORITHMS',
+  'MILLRACE_JWT_TENANT_CLAIM',
+  'MILLRACE_JWT_SCOPE_CLAIM',
+  'MILLRACE_TENANT_FROM',
+  'MILLRACE_TENANT_DOMAIN',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]
@@ -36,7 +46,15 @@ const PROCESS_URLS = ['MILLRACE_URL', 'MILLRACE_ADMIN_URL'] as const
 /** Variables whose value may stand in the file that `<name>_FILE` names. */
 const SECRETS: readonly Variable[] = ['REDIS_URL']
 
-const KNOWN: readonly string[] = [...VARIABLES, ...PROCESS_URLS, ...SECRETS.map((name) => `${name}_FILE`)]
+/** What operator commands show to a process that asks for a credential. */
+const OPERATOR_KEY = 'MILLRACE_API_KEY'
+
+const KNOWN: readonly string[] = [
+  ...VARIABLES,
+  ...PROCESS_URLS,
+  OPERATOR_KEY,
+  ...[...SECRETS, OPERATOR_KEY].map((name) => `${name}_FILE`),
+]
 
 /** The known variables that are set; an empty one counts as not set. */
 export type Environment = ReadonlyMap<Variable, string>
@@ -66,6 +84,12 @@ export function readProcessUrls(raw: RawEnvironment = process.env): {
   return { publicUrl, adminUrl }
 }
 
+/** `MILLRACE_API_KEY`, or what stands in the file that `MILLRACE_API_KEY_FILE` names. */
+export function readOperatorKey(raw: RawEnvironment = process.env): string | undefined {
+  const key = secret(OPERATOR_KEY, raw)
+  return key === '' ? undefined : key
+}
+
 /** What a child process needs to find its libraries and write its times; nothing of ours, no secret. */
 export function childEnvironment(raw: RawEnvironment = process.env): Record<string, string> {
   const kept = ['PATH', 'HOME', 'TZ', 'LANG', 'TMPDIR', 'LD_LIBRARY_PATH', 'DYLD_LIBRARY_PATH']
@@ -86,7 +110,7 @@ function checkNames(names: readonly string[]): void {
   }
 }
 
-function secret(name: Variable, raw: RawEnvironment): string | undefined {
+function secret(name: string, raw: RawEnvironment): string | undefined {
   const [value, path] = [raw[name], raw[`${name}_FILE`]]
   if (path === undefined || path === '') return value
   if (value !== undefined && value !== '') {

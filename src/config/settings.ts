@@ -6,11 +6,13 @@
 import { resolve } from 'node:path'
 import { DURABILITIES, type Durability } from '../contracts/durability.ts'
 import { MillraceError } from '../contracts/errors.ts'
-import { nearest } from '../contracts/names.ts'
 import { addressOptions } from '../redis/address.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
 import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
 import type { Environment, Variable } from './environment.ts'
+import { checkIdentity } from './identity-checks.ts'
+import { IDENTITY_SETTINGS, type IdentitySettings, readIdentitySettings } from './identity-settings.ts'
+import { listOf, oneOf, parseText, whole } from './setting-values.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -19,7 +21,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number]
 export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
 const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
 
-export interface Settings {
+export interface Settings extends IdentitySettings {
   /** `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `rediss+sentinel://`; undefined means a redis-server child of our own. */
   readonly redisUrl: string | undefined
   readonly host: string
@@ -209,6 +211,7 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '10000',
     parse: whole(0, 3_600_000),
   },
+  ...IDENTITY_SETTINGS,
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -263,8 +266,10 @@ export function resolveSettings(layers: SettingLayers): Settings {
     adminPort: read('adminPort'),
     logLevel: read('logLevel'),
     inFlightMax: read('inFlightMax'),
+    ...readIdentitySettings(read),
   }
   checkListeners(settings)
+  checkIdentity(settings)
   checkReplicated(settings)
   return settings
 }
@@ -318,58 +323,13 @@ function checkReplicated({ durability, redisUrl }: ProducerSettings): void {
   )
 }
 
-/** True for addresses that only this machine can reach. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || host === '[::1]' || /^127(\.\d{1,3}){3}$/.test(host)
-}
-
 function checkListeners(settings: Settings): void {
-  const { host, adminHost, port, adminPort, allowUnsafe } = settings
-  if (!isLoopback(host) && !allowUnsafe.has('public-bind')) {
-    throw new MillraceError(
-      'config.invalid',
-      `HOST ${host} can be reached from other machines, and requests carry no credentials: put a gateway in front of 127.0.0.1, or allow it by name with MILLRACE_ALLOW_UNSAFE=public-bind.`,
-    )
-  }
-  if (!isLoopback(adminHost) && !allowUnsafe.has('public-admin')) {
-    throw new MillraceError(
-      'config.invalid',
-      `MILLRACE_ADMIN_HOST ${adminHost} can be reached from other machines, and whoever reaches it may purge and redrive: keep 127.0.0.1, or allow it by name with MILLRACE_ALLOW_UNSAFE=public-admin.`,
-    )
-  }
+  const { host, adminHost, port, adminPort } = settings
   if (port !== 0 && port === adminPort && host === adminHost) {
     throw new MillraceError(
       'config.invalid',
       `PORT and MILLRACE_ADMIN_PORT are both ${port}; give each its own.`,
     )
-  }
-}
-
-function invalid(where: string, text: string | undefined, wanted: string): MillraceError {
-  return new MillraceError('config.invalid', `${where} is ${JSON.stringify(text)}; use ${wanted}.`)
-}
-
-function parseText(text: string | undefined, where: string): string {
-  if (text === undefined || text.trim() === '') throw invalid(where, text, 'a value that is not empty')
-  return text
-}
-
-function whole(min: number, max: number): (text: string | undefined, where: string) => number {
-  return (text, where) => {
-    const value = text !== undefined && /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
-    if (value >= min && value <= max) return value
-    throw invalid(where, text, `a whole number from ${min} to ${max}`)
-  }
-}
-
-function oneOf<Value extends string>(
-  known: readonly Value[],
-): (text: string | undefined, where: string) => Value {
-  return (text, where) => {
-    const found = known.find((value) => value === text)
-    if (found !== undefined) return found
-    const near = nearest(text ?? '', known)
-    throw invalid(where, text, `${known.join(', ')}${near === undefined ? '' : ` (did you mean "${near}"?)`}`)
   }
 }
 
@@ -381,9 +341,5 @@ function parseRedisUrl(text: string | undefined): string | undefined {
 }
 
 function parseUnsafe(text: string | undefined, where: string): ReadonlySet<UnsafeName> {
-  const names = (text ?? '')
-    .split(',')
-    .map((name) => name.trim())
-    .filter((name) => name !== '')
-  return new Set(names.map((name) => oneOf(UNSAFE_NAMES)(name, where)))
+  return new Set(listOf(UNSAFE_NAMES)(text, where))
 }

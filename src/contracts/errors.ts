@@ -34,6 +34,12 @@ export type RuntimeErrorCode =
   | 'idempotency.full'
   | 'admission.overloaded'
   | 'admission.draining'
+  /** The request carries no credential, or one that is not valid (any more), or one that may not do this. */
+  | 'identity.missing'
+  | 'identity.invalid'
+  | 'identity.forbidden'
+  /** Both secrets of a key are valid: one must go before a third comes. */
+  | 'key.conflict'
   | 'not-found'
   | 'expired'
   | 'cancel.too-late'

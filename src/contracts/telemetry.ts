@@ -98,6 +98,12 @@ export interface TelemetryEvents {
   'projection.stopped': { projection: string; partition: number; position: string; error: string }
   'projection.event-skipped': { projection: string; partition: number; position: string; error: string }
   'view.read': { projection: string; cached: boolean }
+  /** An API key, by its public id; `tenant` is a name, '' or '*'. */
+  'key.created': { key: string; label: string; tenant: string }
+  'key.rotated': { key: string; label: string; tenant: string }
+  'key.revoked': { key: string; label: string; tenant: string; secret: 'old' | 'all' }
+  /** Keys of a token issuer, as they were fetched; `keys` can be used. */
+  'issuer-keys.fetched': { keys: number }
   /** How hard Redis's memory presses on the workers; `none` when it is over. */
   'memory.pressed': { level: 'none' | 'drain' | 'stop'; usedBytes: number; limitBytes: number }
   'connection.lost': { role: string; error: string }

@@ -28,13 +28,17 @@ export class AdminListener extends Service {
 
   constructor(ground: RoleGround, health: ProcessHealth) {
     super('admin listener')
-    const { settings, catalogue, command, ids, clock, telemetry } = ground
+    const { settings, catalogue, command, ids, clock, telemetry, identity } = ground
     const streams = () => readOverviews(command, catalogue.streams)
     this.metrics = new Metrics({ catalogue, telemetry, streams })
     const schedules = new Schedules({ command, catalogue, ids })
     this.#deadLetters = new DeadLetters({ command, catalogue, ids, clock, telemetry })
-    const sources = { schedules, deadLetters: this.#deadLetters, metrics: this.metrics }
-    const { app } = createAdminApp({ command, catalogue, ...sources, telemetry, ...health })
+    const { keys, guards } = identity
+    const sources = { schedules, deadLetters: this.#deadLetters, keys, metrics: this.metrics }
+    const { app } = createAdminApp({
+      ...{ command, catalogue, ...sources, telemetry, ...health },
+      guard: guards.admin,
+    })
     const { adminHost: host, adminPort: port } = settings
     this.#server = new HttpServer({
       ...{ name: this.name, app, host, port, clock, telemetry },

@@ -27,8 +27,9 @@ import { Supervisor } from '../runtime/supervisor.ts'
 import { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import { standingLeases } from './ambient-lease.ts'
 import { Foundation } from './foundation.ts'
+import { openIdentity } from './identity.ts'
 import { type ProcessLogger, wrapLogger } from './process-logger.ts'
-import { checkRole, type Role, type RoleUrls, startRole } from './roles.ts'
+import { checkRole, listenersOf, type Role, type RoleUrls, startRole } from './roles.ts'
 import { logTelemetry } from './telemetry-log.ts'
 
 export interface MillraceOptions
@@ -201,11 +202,16 @@ export class MillraceHost implements Millrace {
     const { links, catalogue } = laid
     const leases = await supervisor.run(standingLeases(new Leases({ links, clock, telemetry })))
     this.#leases = leases
+    const { command } = laid
+    const listeners = listenersOf(role)
+    const parts = { supervisor, settings, command, catalogue, listeners, clock, telemetry }
+    const identity = await openIdentity(parts)
     const urls = await startRole(role, {
       ...laid,
       supervisor,
       settings,
       leases,
+      identity,
       heartbeatThread,
       clock,
       telemetry,

@@ -12,6 +12,7 @@ import type { HeartbeatThread } from '../runtime/heartbeat.ts'
 import type { Supervisor } from '../runtime/supervisor.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
 import type { Replication } from './connections.ts'
+import type { Identity } from './identity.ts'
 
 export interface RoleGround {
   readonly supervisor: Supervisor
@@ -24,6 +25,7 @@ export interface RoleGround {
   readonly lossWatch: LossWatch
   readonly ids: CommandIds
   readonly leases: Leases
+  readonly identity: Identity
   /** Loading since the start of the process, in roles that work. */
   readonly heartbeatThread: HeartbeatThread | undefined
   readonly clock: Clock

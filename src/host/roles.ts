@@ -11,6 +11,7 @@
  * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
 import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
+import type { ListenerName } from '../config/identity-checks.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
 import type { HealthSource } from '../contracts/health.ts'
@@ -42,6 +43,10 @@ export function checkRole(role: string): Role {
   const near = nearest(role, ROLES)
   const hint = near === undefined ? '' : ` Did you mean "${near}"?`
   throw new MillraceError('config.invalid', `There is no role "${role}"; use ${ROLES.join(', ')}.${hint}`)
+}
+
+export function listenersOf(role: Role): readonly ListenerName[] {
+  return role === 'all' || role === 'api' ? ['public', 'admin'] : ['admin']
 }
 
 /** Of the drain limit: for answers under way, then for handlers; the rest is for settling and handing back. */
@@ -82,7 +87,7 @@ class RoleStart {
 
   constructor(ground: RoleGround) {
     this.#ground = ground
-    this.#sources = [...ground.health]
+    this.#sources = [...ground.health, ...ground.identity.health]
     this.#health = {
       health: () => this.#sources,
       started: () => this.#started,
@@ -145,12 +150,15 @@ class RoleStart {
   /** Answers where the public listener is. */
   async api(metrics: Metrics): Promise<string> {
     const { supervisor, settings, links, command, catalogue, ids, clock, telemetry } = this.#ground
-    const { replication, lossWatch } = this.#ground
+    const { replication, lossWatch, identity } = this.#ground
     const parts = { settings, links, replication, lossWatch, catalogue, ids, clock, telemetry }
     const entrance = await openEntrance(parts)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
-    const { app, answers, bodies } = createPublicApp({ bus, views, clock, telemetry, ...this.#health })
+    const { app, answers, bodies } = createPublicApp({
+      ...{ bus, views, clock, telemetry, guard: identity.guards.public },
+      ...this.#health,
+    })
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)

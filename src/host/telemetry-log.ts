@@ -28,6 +28,10 @@ const LEVELS: { readonly [Name in TelemetryName]?: Level } = {
   'lease.acquired': 'info',
   'lease.lost': 'warn',
   'lease.released': 'info',
+  'key.created': 'info',
+  'key.rotated': 'info',
+  'key.revoked': 'info',
+  'issuer-keys.fetched': 'info',
   'schedule.refused': 'info',
 }
 

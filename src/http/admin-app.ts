@@ -1,21 +1,25 @@
 /**
  * The admin app: health, metrics, streams, dead letters, schedules. Whatever the command line or a dashboard does is a
- * call here. It has no credentials of its own and belongs on loopback or a private network.
+ * call here. Without a guard it asks for no credentials, and belongs on loopback.
  */
-import type { Hono } from 'hono'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { DeadLetters } from '../dead-letters/dead-letters.ts'
+import type { ApiKeys } from '../identity/api-keys.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { RedisLink } from '../redis/connection.ts'
+import { Access } from './access.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { addDeadLetterRoutes } from './dead-letter-routes.ts'
+import { type Guard, type GuardedRoutes, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
-import type { HttpEnv } from './http-env.ts'
+import { bindingsFor } from './http-env.ts'
+import { addKeyRoutes } from './key-routes.ts'
 import type { Metrics } from './metrics.ts'
 import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
+import type { HttpApp } from './server.ts'
 import { addStreamRoutes } from './stream-routes.ts'
 
 export interface AdminAppParts {
@@ -23,28 +27,33 @@ export interface AdminAppParts {
   readonly catalogue: Catalogue
   readonly schedules: ScheduleSource
   readonly deadLetters: DeadLetters
+  readonly keys: ApiKeys
   readonly metrics: Metrics
   readonly telemetry: Telemetry
   /** What `/readyz` asks; asked at each request. */
   readonly health: () => readonly HealthSource[]
   readonly started: () => boolean
   readonly draining: () => boolean
+  /** Undefined: whoever reaches it may do everything. */
+  readonly guard?: Guard | undefined
 }
 
 export interface AdminApp {
-  readonly app: Hono<HttpEnv>
+  readonly app: HttpApp
   readonly answers: Answers
 }
 
 export function createAdminApp(parts: AdminAppParts): AdminApp {
-  const { command, catalogue, schedules, deadLetters, metrics, telemetry, health, started, draining } = parts
-  const frame = openApp(telemetry)
+  const { command, catalogue, schedules, deadLetters, keys, metrics, telemetry } = parts
+  const { health, started, draining, guard } = parts
+  const frame = openApp(telemetry, guard && new Access(guard.streamOfType))
   const { app, answers } = frame
   const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
   addScheduleRoutes(app, { schedules, answers })
   addDeadLetterRoutes(app, { deadLetters, bodies, answers })
+  addKeyRoutes(app, { keys, bodies, answers })
   app.get(
     '/metrics',
     answers.on('metrics', async (c) => {
@@ -54,5 +63,9 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   )
   metrics.watchListener({ listener: 'admin', answers, bodies })
   closeApp(frame)
-  return { app, answers }
+  if (guard === undefined) return { app, answers }
+  const routes: GuardedRoutes = {
+    fetch: (request, server, principal) => app.fetch(request, bindingsFor(server, principal)),
+  }
+  return { app: guardedApp(routes, app, guard, answers), answers }
 }

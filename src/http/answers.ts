@@ -7,6 +7,7 @@ import { describeError, type MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
 import { isAbort } from './body-reader.ts'
+import { challengeHeaders } from './challenge.ts'
 import type { Exchange, ExchangeAnswer } from './direct-routes.ts'
 import type { HttpEnv } from './http-env.ts'
 import {
@@ -21,9 +22,18 @@ import {
 export type RouteContext = Context<HttpEnv>
 export type Answer = (c: RouteContext) => Response | Promise<Response>
 
+/** What stands between a route and whoever asks: who may use it. */
+export interface RouteRules {
+  on(route: string, answer: Answer): Answer
+  direct(route: string, answer: ExchangeAnswer): ExchangeAnswer
+}
+
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
+
+/** A key where an id belongs is not repeated. */
+const API_KEY = /mr_[0-9a-z]{12}_[0-9A-Za-z]*/g
 
 /** Answers by status. */
 type Tally = Float64Array
@@ -35,10 +45,12 @@ function count(tally: Tally, { status }: Response): void {
 
 export class Answers {
   readonly #telemetry: Telemetry
+  readonly #rules: RouteRules | undefined
   readonly #tallies = new Map<string, Tally>()
 
-  constructor(telemetry: Telemetry) {
+  constructor(telemetry: Telemetry, rules?: RouteRules) {
     this.#telemetry = telemetry
+    this.#rules = rules
   }
 
   /** Answers by route and status since start. */
@@ -49,8 +61,9 @@ export class Answers {
   }
 
   /** A handler for Hono. `route` is its name in metrics and telemetry. */
-  on(route: string, answer: Answer): Handler<HttpEnv> {
+  on(route: string, handler: Answer): Handler<HttpEnv> {
     const tally = this.#tally(route)
+    const answer = this.#rules?.on(route, handler) ?? handler
     return async (c) => {
       let response: Response
       try {
@@ -64,8 +77,9 @@ export class Answers {
   }
 
   /** The same for a route that is found directly; a promise only where the answer is one. */
-  direct(route: string, answer: ExchangeAnswer): ExchangeAnswer {
+  direct(route: string, handler: ExchangeAnswer): ExchangeAnswer {
     const tally = this.#tally(route)
+    const answer = this.#rules?.direct(route, handler) ?? handler
     const later = async (exchange: Exchange, answering: Promise<Response>): Promise<Response> => {
       let response: Response
       try {
@@ -91,7 +105,12 @@ export class Answers {
 
   /** The answer to what no route was reached for. */
   refuse(c: RouteContext, route: string, error: unknown): Response {
-    const response = this.#fromError(toldOf(c), route, error)
+    return this.refuseRequest(toldOf(c), route, error)
+  }
+
+  /** The same before it is known which route it is for. */
+  refuseRequest(told: Told, route: string, error: unknown): Response {
+    const response = this.#fromError(told, route, error)
     count(this.#tally(route), response)
     return response
   }
@@ -120,7 +139,8 @@ export class Answers {
     if (problemOf(error) === 'internal-error') {
       this.#telemetry.emit('request.failed', { route, requestId, error: describeError(error) })
     }
-    return problemResponse(told, toldProblem(told, error), retryHeaders(error), requestId)
+    const headers = { ...retryHeaders(error), ...challengeHeaders(error) }
+    return problemResponse(told, toldProblem(told, error), headers, requestId)
   }
 }
 
@@ -161,7 +181,7 @@ function problemResponse(
     problem.status === 503 && headers['retry-after'] === undefined
       ? { 'retry-after': String(RETRY_AFTER_S) }
       : {}
-  const body: Problem = { ...problem, instance: told.path, requestId }
+  const body: Problem = { ...problem, instance: told.path.replace(API_KEY, 'mr_…'), requestId }
   return new Response(JSON.stringify(body), {
     status: problem.status,
     headers: {

@@ -11,6 +11,7 @@ import { fingerprintOf } from '../commands/idempotency.ts'
 import { submitReadable } from '../commands/readable-submissions.ts'
 import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { Access } from './access.ts'
 import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
 import { parseBulk, parseJson } from './bulk-body.ts'
@@ -53,6 +54,8 @@ export interface CommandRouteParts {
   readonly bodies: BodyReader
   readonly answers: Answers
   readonly clock: Clock
+  /** Undefined: everybody may send everything. */
+  readonly access: Access | undefined
   readonly bounds: CommandBounds
 }
 
@@ -160,8 +163,8 @@ function acceptedResponse({ id, type, status, durability, deduplicated }: Accept
 }
 
 async function sendMany(
-  { request }: Exchange,
-  { bus, bodies, bounds }: CommandRouteParts,
+  { request, principal }: Exchange,
+  { bus, bodies, access, bounds }: CommandRouteParts,
 ): Promise<Response> {
   const { headers, url } = request
   const media = mediaOf(headers.get('content-type'))
@@ -176,7 +179,8 @@ async function sendMany(
     const items = parseBody(headers, BULK_TYPES, () =>
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
-    return bulkResponse(await submitReadable(bus, items, { atomic }), bus.options.durability)
+    const allowed = access?.allowedItems(principal, items) ?? items
+    return bulkResponse(await submitReadable(bus, allowed, { atomic }), bus.options.durability)
   } finally {
     bodies.leave(place)
   }

@@ -5,22 +5,17 @@
  */
 import type { Hono } from 'hono'
 import { DEAD_REASONS } from '../contracts/dead-reason.ts'
-import { MillraceError } from '../contracts/errors.ts'
-import { nearest } from '../contracts/names.ts'
 import type { DeadLetter, DeadLetterSummary } from '../dead-letters/dead-letter.ts'
 import type { DeadLetterFilter } from '../dead-letters/dead-letter-filter.ts'
 import type { Operation } from '../dead-letters/dead-letter-operations.ts'
 import { type DeadLetters, type OperationOptions, RATE_MAX } from '../dead-letters/dead-letters.ts'
 import { type Answers, jsonResponse, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
-import { parseJson } from './bulk-body.ts'
 import { timeOf } from './delivery.ts'
 import type { HttpEnv } from './http-env.ts'
-import { mediaOf } from './media-type.ts'
+import { malformed, readFields, readJsonBody } from './json-fields.ts'
 import { checkPayload } from './payload-limits.ts'
-import { HttpMistake } from './problem.ts'
 import { readQuery, readWhole } from './query.ts'
-import { utf8Text } from './utf8-text.ts'
 import { linkHeader } from './view-routes.ts'
 
 export interface DeadLetterRouteParts {
@@ -29,7 +24,6 @@ export interface DeadLetterRouteParts {
   readonly answers: Answers
 }
 
-const BODY_BYTES_MAX = 512 * 1024
 const ERROR_CHARS_MAX = 500
 const FILTER_NAMES = ['stream', 'type', 'reason', 'error', 'from', 'to'] as const
 
@@ -61,7 +55,7 @@ export function addDeadLetterRoutes(app: Hono<HttpEnv>, parts: DeadLetterRoutePa
     app.post(
       `/v1/dead-letters:${kind}`,
       answers.on(`dead-letter.${kind}-all`, async (c) => {
-        const { filter, options } = readPlan(await readBody(c, parts))
+        const { filter, options } = readPlan(await readJsonBody(c, parts.bodies))
         const operation =
           kind === 'redrive' ? deadLetters.redriveAll(filter, options) : deadLetters.purgeAll(filter, options)
         return jsonResponse(toldOperation(operation), 202, { location: `/v1/operations/${operation.id}` })
@@ -97,7 +91,7 @@ async function readPage(c: RouteContext, deadLetters: DeadLetters): Promise<Resp
 
 async function redriveOne(c: RouteContext, parts: DeadLetterRouteParts): Promise<Response> {
   const { deadLetters } = parts
-  const body = await readBody(c, parts)
+  const body = await readJsonBody(c, parts.bodies)
   let edit: { readonly payload: unknown } | undefined
   if (body !== undefined) {
     const fields = readFields(body, ['payload'])
@@ -108,21 +102,6 @@ async function redriveOne(c: RouteContext, parts: DeadLetterRouteParts): Promise
   }
   const { id, redrives } = await deadLetters.redrive(idOf(c), edit)
   return jsonResponse({ id, status: 'accepted', redrives }, 202)
-}
-
-/** The JSON of the body; undefined when there is none. */
-async function readBody(c: RouteContext, { bodies }: DeadLetterRouteParts): Promise<unknown> {
-  const place = bodies.enter(c.req.raw, BODY_BYTES_MAX)
-  const text = utf8Text(await bodies.read(c.req.raw, place).finally(() => bodies.leave(place)))
-  if (text.trim() === '') return undefined
-  const contentType = c.req.raw.headers.get('content-type')
-  if (mediaOf(contentType) === 'json') return parseJson(text)
-  const accepted = 'application/json'
-  throw new HttpMistake(
-    'unsupported-media-type',
-    `"${(contentType ?? 'none').slice(0, 80)}" is not taken here; send ${accepted}.`,
-    { 'accept-post': accepted },
-  )
 }
 
 /** `filter` must be there: `{}` says in so many words that all dead letters are meant. */
@@ -159,24 +138,6 @@ function readFilter(given: Readonly<Record<string, unknown>>, what: string): Dea
   if (given['reason'] !== undefined && reason === undefined)
     throw malformed(`${what} "reason" is one of ${DEAD_REASONS.join(', ')}.`)
   return { stream, type, reason, error, fromMs: time('from'), toMs: time('to') }
-}
-
-/** @throws MillraceError `command.malformed` */
-function readFields(value: unknown, known: readonly string[]): Readonly<Record<string, unknown>> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw malformed(`Send a JSON object with ${known.map((name) => `"${name}"`).join(', ')}.`)
-  }
-  for (const name of Object.keys(value)) {
-    if (known.includes(name)) continue
-    const near = nearest(name.slice(0, 80), known)
-    const hint = near === undefined ? `Known here: ${known.join(', ')}.` : `Did you mean "${near}"?`
-    throw malformed(`There is no field "${name.slice(0, 80)}". ${hint}`)
-  }
-  return value as Readonly<Record<string, unknown>>
-}
-
-function malformed(sentence: string): MillraceError {
-  return new MillraceError('command.malformed', sentence)
 }
 
 /** Times as people and programs read them. */

@@ -6,7 +6,8 @@
  * same handlers under the same paths; so what is answered never depends on how it was found.
  */
 import type { Hono } from 'hono'
-import type { HttpEnv } from './http-env.ts'
+import { ANYBODY, type Principal } from '../contracts/principal.ts'
+import { bindingsFor, type HttpEnv } from './http-env.ts'
 
 /** A request, and what its path names. */
 export interface Exchange {
@@ -16,6 +17,7 @@ export interface Exchange {
   readonly path: string
   /** Values of the path's names, in order; none is empty. The same list again for a URL that was asked for lately. */
   readonly params: readonly string[]
+  readonly principal: Principal
 }
 
 export type ExchangeAnswer = (exchange: Exchange) => Response | Promise<Response>
@@ -53,15 +55,28 @@ export class DirectRoutes {
     this.#routes.push({ method, prefix: path.split(':', 1)[0] ?? path, names: names.length, answer })
     this.#app.on(method, path, (c) => {
       const params = names.map((name) => c.req.param(name) ?? '')
-      return answer({ request: c.req.raw, server: c.env, url: c.req.url, path: c.req.path, params })
+      return answer({
+        request: c.req.raw,
+        server: c.env,
+        url: c.req.url,
+        path: c.req.path,
+        params,
+        principal: c.env?.principal ?? ANYBODY,
+      })
     })
   }
 
-  fetch(request: Request, server: HttpEnv['Bindings']): Response | Promise<Response> {
+  fetch(
+    request: Request,
+    server: HttpEnv['Bindings'],
+    principal: Principal = ANYBODY,
+  ): Response | Promise<Response> {
     const found = this.#find(request)
-    if (found === undefined) return this.#app.fetch(request, server)
+    if (found === undefined) {
+      return this.#app.fetch(request, principal === ANYBODY ? server : bindingsFor(server, principal))
+    }
     const { url, path, params } = found
-    return found.answer({ request, server, url, path, params })
+    return found.answer({ request, server, url, path, params, principal })
   }
 
   #find({ url, method }: Request): Found | undefined {

@@ -16,6 +16,8 @@ interface ProblemKind {
 export type ProblemName =
   | 'malformed-request'
   | 'projection-not-over-stream'
+  | 'unauthenticated'
+  | 'forbidden'
   | 'not-found'
   | 'unknown-command-type'
   | 'unknown-projection'
@@ -24,6 +26,7 @@ export type ProblemName =
   | 'cancel-too-late'
   | 'dead-letter-conflict'
   | 'schedule-conflict'
+  | 'key-conflict'
   | 'body-too-large'
   | 'unsupported-media-type'
   | 'invalid-command'
@@ -53,6 +56,18 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     title: 'The projection does not follow this command',
     meaning:
       'Millrace-After names a command of a stream whose events this projection does not fold, so there is nothing to wait for.',
+  },
+  unauthenticated: {
+    status: 401,
+    title: 'No valid credential',
+    meaning:
+      'The request needs `Authorization: Bearer` with an API key or a token that is valid now. It has none, or one that is unknown, expired or revoked.',
+  },
+  forbidden: {
+    status: 403,
+    title: 'Not allowed',
+    meaning:
+      'The credential is valid, and it may not do this: its scopes or its tenant say otherwise. Whether what was asked for exists is not told.',
   },
   'not-found': {
     status: 404,
@@ -97,6 +112,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     title: 'The schedule can not run now',
     meaning:
       'Its runs must not overlap and one is still open, or another deployment defines the schedule otherwise. The detail says which.',
+  },
+  'key-conflict': {
+    status: 409,
+    title: 'Both secrets of the key are in use',
+    meaning:
+      'A key has two secrets at most while it is rotated. Revoke the old one, or wait until it expires, then rotate again.',
   },
   'body-too-large': {
     status: 413,
@@ -208,6 +229,10 @@ const PROBLEM_OF = {
   'idempotency.full': 'idempotency-keys-full',
   'admission.overloaded': 'temporary-reduced-capacity',
   'admission.draining': 'temporary-reduced-capacity',
+  'identity.missing': 'unauthenticated',
+  'identity.invalid': 'unauthenticated',
+  'identity.forbidden': 'forbidden',
+  'key.conflict': 'key-conflict',
   'not-found': 'not-found',
   expired: 'status-expired',
   'cancel.too-late': 'cancel-too-late',

@@ -4,11 +4,13 @@ import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { Clock } from '../runtime/clock.ts'
+import { Access } from './access.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
 import { DirectRoutes } from './direct-routes.ts'
+import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import type { HttpApp } from './server.ts'
 import { addViewRoutes, type ViewSource } from './view-routes.ts'
@@ -44,6 +46,8 @@ export interface PublicAppParts<Address extends object = object> {
   readonly health: () => readonly HealthSource[]
   readonly started: () => boolean
   readonly draining: () => boolean
+  /** Undefined: everybody may do everything. */
+  readonly guard?: Guard | undefined
   readonly options?: Partial<PublicAppOptions>
 }
 
@@ -56,14 +60,15 @@ export interface PublicApp {
 export function createPublicApp<Address extends object>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
-  const { bus, views, clock, telemetry, health, started, draining } = parts
-  const frame = openApp(telemetry)
+  const { bus, views, clock, telemetry, health, started, draining, guard } = parts
+  const access = guard && new Access(guard.streamOfType)
+  const frame = openApp(telemetry, access)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  addCommandRoutes(app, direct, { bus, bodies, answers, clock, bounds: options })
+  addCommandRoutes(app, direct, { bus, bodies, answers, clock, access, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame)
-  return { app: direct, answers, bodies }
+  return { app: guard === undefined ? direct : guardedApp(direct, direct, guard, answers), answers, bodies }
 }

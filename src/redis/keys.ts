@@ -146,6 +146,13 @@ export function leaseKey(name: string): string {
   return `${PREFIX}lease:${name}`
 }
 
+/** hash · id of an API key → record (JSON, no secret in it) */
+export const API_KEYS_KEY: string = `${PREFIX}{keys}:k`
+/** string · another one with every change of an API key */
+export const API_KEYS_REVISION_KEY: string = `${PREFIX}{keys}:rev`
+/** hash · id of an API key → when it was last used (ms), coarsely */
+export const API_KEYS_USED_KEY: string = `${PREFIX}{keys}:used`
+
 /** hash · secret behind command ids, keyspace version */
 export const FLEET_META_KEY: string = `${PREFIX}meta`
 

@@ -22,11 +22,14 @@ import leaseRenew from './lua/lease-renew.lua' with { type: 'text' }
 import leaseTake from './lua/lease-take.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
+import noteKeysUsed from './lua/note-keys-used.lua' with { type: 'text' }
 import openReader from './lua/open-reader.lua' with { type: 'text' }
 import overview from './lua/overview.lua' with { type: 'text' }
 import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
+import putKey from './lua/put-key.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
+import readKeys from './lua/read-keys.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
@@ -82,11 +85,14 @@ export type ScriptName =
   | 'lease-take'
   | 'mark-running'
   | 'missing-rights'
+  | 'note-keys-used'
   | 'open-reader'
   | 'overview'
   | 'progress'
   | 'promote'
+  | 'put-key'
   | 'read-dead'
+  | 'read-keys'
   | 'read-views'
   | 'redrive-dead'
   | 'release'
@@ -130,11 +136,14 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'lease-take': leaseTake,
   'mark-running': markRunning,
   'missing-rights': missingRights,
+  'note-keys-used': noteKeysUsed,
   'open-reader': openReader,
   overview,
   progress,
   promote,
+  'put-key': putKey,
   'read-dead': readDead,
+  'read-keys': readKeys,
   'read-views': readViews,
   'redrive-dead': redriveDead,
   release,

@@ -1,6 +1,7 @@
 /** A public app over a real Redis and a real listener, for tests of the HTTP surface. */
 import { CommandBus } from '../../src/commands/command-bus.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
+import type { Guard } from '../../src/http/guard.ts'
 import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { ViewSource } from '../../src/http/view-routes.ts'
@@ -32,6 +33,8 @@ export interface PublicServerOptions {
   readonly app?: Partial<PublicAppOptions>
   readonly views?: ViewSource
   readonly idleTimeoutS?: number
+  /** Undefined: everybody may do everything. */
+  readonly guard?: Guard
   /** For durability `replicated`. */
   readonly quorum?: ReplicaQuorum
 }
@@ -58,6 +61,7 @@ export async function startPublicServer(
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
+    guard: options.guard,
     ...(options.app === undefined ? {} : { options: options.app }),
   })
   const server = new HttpServer({
