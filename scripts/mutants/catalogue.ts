@@ -1,5 +1,6 @@
 /** All mutants. A new one goes to the mechanism that it breaks. */
 import { ENTERING_MUTANTS } from './entering.ts'
+import { IDENTIFYING_MUTANTS } from './identifying.ts'
 import type { Mutant } from './mutant.ts'
 import { ORDERING_MUTANTS } from './ordering.ts'
 import { READING_MUTANTS } from './reading.ts'
@@ -8,6 +9,7 @@ import { SETTLING_MUTANTS } from './settling.ts'
 import { VIEWING_MUTANTS } from './viewing.ts'
 
 export const MUTANTS: readonly Mutant[] = [
+  ...IDENTIFYING_MUTANTS,
   ...ENTERING_MUTANTS,
   ...SETTLING_MUTANTS,
   ...READING_MUTANTS,

@@ -76,7 +76,7 @@ async function start(roleName: string, flags: GivenSettings): Promise<number> {
 }
 
 function startLines(summary: MillraceSummary): string[] {
-  const { urls, counts, files, unhandled } = summary
+  const { urls, counts, files, unhandled, asking } = summary
   const lines = [
     `role        ${summary.role}`,
     `redis       ${summary.redis}`,
@@ -86,6 +86,7 @@ function startLines(summary: MillraceSummary): string[] {
   ]
   if (unhandled.length > 0)
     lines.push(`            no handler for ${unhandled.join(', ')}: they wait for a worker that has one`)
+  if (asking.length > 0) lines.push(`access      credentials needed on: ${asking.join(', ')}`)
   if (urls.public !== undefined) lines.push(`public      ${urls.public}`)
   return [...lines, `admin       ${urls.admin}`, 'ready; Ctrl-C stops']
 }

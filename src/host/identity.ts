@@ -36,6 +36,8 @@ export interface Identity {
   readonly keys: ApiKeys
   /** Undefined for a listener that asks nobody. */
   readonly guards: Readonly<Record<ListenerName, Guard | undefined>>
+  /** Listeners that ask for a credential. */
+  readonly asking: readonly ListenerName[]
   readonly health: readonly HealthSource[]
 }
 
@@ -69,6 +71,7 @@ export async function openIdentity(parts: IdentityParts): Promise<Identity> {
       // Above tenants, so nothing in a request chooses one.
       admin: asking.includes('admin') ? guardOf(parts, credentials, ['credential']) : undefined,
     },
+    asking,
     health: ring === undefined ? [] : [ring],
   }
 }

@@ -6,6 +6,7 @@
  * Nothing is written before the server was found fit, and nothing listens before the definitions agree with the fleet.
  */
 import { type Environment, readEnvironment } from '../config/environment.ts'
+import type { ListenerName } from '../config/identity-checks.ts'
 import {
   type GivenSettings,
   givenInCode,
@@ -54,6 +55,8 @@ export interface MillraceSummary {
   /** Such as `redis-server 7.0.15, our own (process 4711), data in …`; never a password. */
   readonly redis: string
   readonly durability: Settings['durability']
+  /** Listeners that ask for a credential. */
+  readonly asking: readonly ListenerName[]
   /** Modules that were loaded; empty when definitions were given. */
   readonly files: readonly string[]
   readonly counts: {
@@ -222,6 +225,7 @@ export class MillraceHost implements Millrace {
       urls,
       redis,
       durability: settings.durability,
+      asking: identity.asking,
       files,
       counts: {
         commands: catalogue.commands.size,

@@ -32,8 +32,8 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
 
-/** A key where an id belongs is not repeated. */
-const API_KEY = /mr_[0-9a-z]{12}_[0-9A-Za-z]*/g
+/** An API key or a token where a name belongs is not repeated. */
+const CREDENTIALS = /mr_[0-9a-z]{12}_[0-9A-Za-z]*|eyJ[\w-]+\.[\w-]+\.[\w-]*/g
 
 /** Answers by status. */
 type Tally = Float64Array
@@ -181,7 +181,7 @@ function problemResponse(
     problem.status === 503 && headers['retry-after'] === undefined
       ? { 'retry-after': String(RETRY_AFTER_S) }
       : {}
-  const body: Problem = { ...problem, instance: told.path.replace(API_KEY, 'mr_…'), requestId }
+  const body: Problem = { ...problem, instance: told.path.replace(CREDENTIALS, '…'), requestId }
   return new Response(JSON.stringify(body), {
     status: problem.status,
     headers: {

@@ -2,8 +2,6 @@
  * An API key as it is stored, and as it is told. Times are ms since 1970. Its newest secret comes first; while it is rotated
  * it has two.
  */
-import { MillraceError } from '../contracts/errors.ts'
-
 export interface KeySecret {
   /** SHA-256, hex. */
   readonly digest: string
@@ -34,15 +32,30 @@ export function encodeRecord(record: ApiKeyRecord): string {
   return JSON.stringify(record)
 }
 
-/** @throws MillraceError `entry.unreadable` */
-export function decodeRecord(id: string, text: string): ApiKeyRecord {
+/** Stands for a record that can't be read: it has no secret, so it is nobody's, and it can be seen and revoked. */
+export const UNREADABLE: ApiKeyRecord = {
+  label: 'unreadable',
+  tenant: '',
+  scopes: [],
+  createdAtMs: 0,
+  expiresAtMs: undefined,
+  secrets: [],
+}
+
+const DIGEST = /^[0-9a-f]{64}$/
+
+export function decodeRecord(text: string): ApiKeyRecord {
   try {
     const record = JSON.parse(text) as ApiKeyRecord
-    if (Array.isArray(record.secrets) && Array.isArray(record.scopes)) return record
+    const isWhole =
+      typeof record.tenant === 'string' &&
+      Number.isFinite(record.createdAtMs) &&
+      record.scopes.every((scope) => typeof scope === 'string') &&
+      record.secrets.every(({ digest }) => DIGEST.test(digest))
+    return isWhole ? record : UNREADABLE
   } catch {
-    // Told below, without what was read.
+    return UNREADABLE
   }
-  throw new MillraceError('entry.unreadable', `The API key "${id}" in Redis can't be read.`)
 }
 
 export function reportOf(id: string, record: ApiKeyRecord, lastUsedAtMs: number | undefined): ApiKeyReport {

@@ -2,7 +2,8 @@
  * What an API key looks like: `mr_<id>_<secret><checksum>`.
  *
  * The id is public. The secret has 43 characters of 62, 256 random bits. The checksum (CRC-32, six characters) proves nothing:
- * it tells a typing mistake from a key at no cost, and scanners of leaked secrets a key from anything else.
+ * it tells a typing mistake from a key at no cost, and scanners of leaked secrets a key from anything else. It counts as part
+ * of the secret: a key that is right to the last character needs no look at it.
  */
 
 const ALPHABET = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -17,6 +18,7 @@ const TOKEN = /^mr_[0-9a-z]{12}_[0-9A-Za-z]{49}$/
 
 export interface ApiKeyToken {
   readonly id: string
+  /** With its checksum. */
   readonly secret: string
 }
 
@@ -25,24 +27,32 @@ export function looksLikeApiKey(token: string): boolean {
   return token.startsWith(HEAD)
 }
 
-/** Undefined when the form or the checksum is wrong. */
-export function parseApiKey(token: string): ApiKeyToken | undefined {
-  if (!TOKEN.test(token)) return undefined
-  if (checksumOf(token.slice(0, CHECKSUM_AT)) !== token.slice(CHECKSUM_AT)) return undefined
-  return { id: token.slice(HEAD.length, HEAD.length + ID_CHARS), secret: token.slice(SECRET_AT, CHECKSUM_AT) }
+/** Where an id and a secret would stand; whether they are such is not looked at, except that "_" parts them. */
+export function splitApiKey(token: string): ApiKeyToken {
+  const isParted = token[SECRET_AT - 1] === '_'
+  return {
+    id: isParted ? token.slice(HEAD.length, HEAD.length + ID_CHARS) : '',
+    secret: token.slice(SECRET_AT),
+  }
+}
+
+/** False when the form or the checksum is wrong. */
+export function isApiKey(token: string): boolean {
+  return TOKEN.test(token) && checksumOf(token.slice(0, CHECKSUM_AT)) === token.slice(CHECKSUM_AT)
 }
 
 export function formatApiKey({ id, secret }: ApiKeyToken): string {
-  const head = `${HEAD}${id}_${secret}`
-  return head + checksumOf(head)
+  return `${HEAD}${id}_${secret}`
 }
 
 export function newKeyId(): string {
   return randomText(ID_ALPHABET, ID_CHARS)
 }
 
-export function newSecret(): string {
-  return randomText(ALPHABET, SECRET_CHARS)
+/** For the key of this id, whose checksum it has. */
+export function newSecret(id: string): string {
+  const random = randomText(ALPHABET, SECRET_CHARS)
+  return random + checksumOf(`${HEAD}${id}_${random}`)
 }
 
 export function isKeyId(text: string): boolean {

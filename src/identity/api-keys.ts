@@ -68,22 +68,21 @@ export class ApiKeys {
     this.#parts = parts
   }
 
-  /** @throws MillraceError `command.invalid`; `key.conflict` when there are as many keys as there may be */
+  /** @throws MillraceError `command.invalid`: also when there are as many keys as there may be */
   async create(wanted: NewApiKey): Promise<IssuedApiKey> {
     const { clock, telemetry } = this.#parts
     const { label = '', tenant = NO_TENANT, scopes } = wanted
     this.#check(label, tenant, scopes)
     const nowMs = clock.nowMs()
-    const secret = newSecret()
+    const id = newKeyId()
+    const secret = newSecret(id)
     const record: ApiKeyRecord = {
       ...{ label, tenant, scopes: [...new Set(scopes)], createdAtMs: nowMs },
       expiresAtMs: this.#expiry('A key', wanted, nowMs),
       secrets: [{ digest: digestOf(secret).toString('hex'), createdAtMs: nowMs, expiresAtMs: undefined }],
     }
-    const id = newKeyId()
     if ((await this.#put(id, undefined, record)) === 'full')
-      throw new MillraceError(
-        'key.conflict',
+      throw invalid(
         `There are ${API_KEYS_MAX} API keys, and no more are kept. Revoke some, or let a token service issue JWTs.`,
       )
     telemetry.emit('key.created', { key: id, label, tenant })
@@ -100,7 +99,7 @@ export class ApiKeys {
     const [{ records }, used] = await Promise.all([readApiKeys(command, undefined), readApiKeysUsed(command)])
     const after = cursor === undefined ? '' : readCursor(cursor)
     const rest = [...(records ?? [])]
-      .map(([id, text]) => reportOf(id, decodeRecord(id, text), used.get(id)))
+      .map(([id, text]) => reportOf(id, decodeRecord(text), used.get(id)))
       .map((report) => ({ report, place: placeOf(report) }))
       .filter(({ place }) => place > after)
       .sort((a, b) => (a.place < b.place ? -1 : 1))
@@ -123,7 +122,7 @@ export class ApiKeys {
    */
   async rotate(id: string, old: KeyExpiry = {}): Promise<IssuedApiKey> {
     const { clock, telemetry } = this.#parts
-    const secret = newSecret()
+    const secret = newSecret(id)
     const record = await this.#change(id, (present) => {
       const nowMs = clock.nowMs()
       const [newest, other] = present.secrets.filter((each) => !isOver(each.expiresAtMs, nowMs))
@@ -166,7 +165,7 @@ export class ApiKeys {
         'There is no such API key; its id stands between "mr_" and the next "_".',
       )
     }
-    return { text, record: decodeRecord(id, text) }
+    return { text, record: decodeRecord(text) }
   }
 
   /** `decide` sees the present record and answers the next, or undefined to delete it; again when somebody was faster. */

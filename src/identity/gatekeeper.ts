@@ -65,7 +65,9 @@ export class Gatekeeper {
         'identity.missing',
         'Send a credential: Authorization: Bearer <API key or token>.',
       )
-    const token = BEARER.exec(header)?.[1]
+    // As most write it, and one word: two headers arrive as one with a comma and a space.
+    const isPlain = header.startsWith('Bearer ') && !header.includes(' ', 7)
+    const token = isPlain ? header.slice(7) : BEARER.exec(header)?.[1]
     if (token === undefined) {
       throw new MillraceError(
         'identity.invalid',

@@ -16,10 +16,10 @@ import { noteApiKeysUsed, readApiKeys } from '../redis/api-key-store.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { PeriodicService } from '../runtime/service.ts'
-import { decodeRecord, isOver } from './api-key-record.ts'
-import { type ApiKeyToken, parseApiKey } from './api-key-token.ts'
+import { decodeRecord, isOver, UNREADABLE } from './api-key-record.ts'
+import { type ApiKeyToken, isApiKey, splitApiKey } from './api-key-token.ts'
 import { type Credential, makeCredential } from './credential.ts'
-import { findDigest, readDigest } from './secret-digest.ts'
+import { findDigest } from './secret-digest.ts'
 
 export interface KeyRingParts {
   readonly command: RedisLink
@@ -77,15 +77,15 @@ export class KeyRing extends PeriodicService implements HealthSource {
    * too many unknown keys wait
    */
   verify(token: string): Credential | Promise<Credential> {
-    const parsed = parseApiKey(token)
-    if (parsed === undefined) {
-      throw new MillraceError(
-        'identity.invalid',
-        'This is not an API key as Millrace makes them: a character is wrong or missing.',
-      )
-    }
+    const split = splitApiKey(token)
     if (!this.#isTrusted) throw tooOld()
-    return this.#find(parsed) ?? this.#findLater(parsed)
+    const found = this.#find(split)
+    if (found !== undefined) return found
+    if (isApiKey(token)) return this.#findLater(split)
+    throw new MillraceError(
+      'identity.invalid',
+      'This is not an API key as Millrace makes them: a character is wrong or missing.',
+    )
   }
 
   health(): HealthReport {
@@ -161,28 +161,25 @@ export class KeyRing extends PeriodicService implements HealthSource {
     const held = new Map<string, HeldKey>()
     for (const [id, text] of records) {
       const known = this.#held.get(id)
-      const key = known?.text === text ? known : this.#heldKey(id, text)
-      if (key !== undefined) held.set(id, key)
+      held.set(id, known?.text === text ? known : this.#heldKey(id, text))
     }
     this.#held = held
   }
 
   /** A record that can't be read is nobody's key, and no reason to refuse all others. */
-  #heldKey(id: string, text: string): HeldKey | undefined {
-    try {
-      const record = decodeRecord(id, text)
-      return {
-        text,
-        credential: makeCredential(id, record.tenant, new Scopes(record.scopes)),
-        digests: record.secrets.map(({ digest }) => readDigest(digest)),
-        expiresAtMs: record.secrets.map(({ expiresAtMs }) => earlier(expiresAtMs, record.expiresAtMs)),
-        isUsed: false,
-        notedAtMs: Number.NEGATIVE_INFINITY,
-      }
-    } catch {
+  #heldKey(id: string, text: string): HeldKey {
+    const record = decodeRecord(text)
+    if (record === UNREADABLE) {
       const detail = `The API key "${id}" in Redis can't be read, so it is not valid. Revoke it and make a new one.`
       this.#parts.telemetry.emit('alarm.raised', { alarm: 'key-unreadable', stream: undefined, detail })
-      return undefined
+    }
+    return {
+      text,
+      credential: makeCredential(id, record.tenant, new Scopes(record.scopes)),
+      digests: record.secrets.map(({ digest }) => Buffer.from(digest, 'hex')),
+      expiresAtMs: record.secrets.map(({ expiresAtMs }) => earlier(expiresAtMs, record.expiresAtMs)),
+      isUsed: false,
+      notedAtMs: Number.NEGATIVE_INFINITY,
     }
   }
 

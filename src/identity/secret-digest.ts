@@ -15,13 +15,6 @@ export function digestOf(secret: string): Buffer {
   return digest
 }
 
-/** @throws Error when the text is no digest */
-export function readDigest(hex: string): Buffer {
-  const digest = Buffer.from(hex, 'hex')
-  if (digest.length !== DIGEST_BYTES) throw new Error('not a digest')
-  return digest
-}
-
 /** Index of the digest that the secret has, or -1. All of them are compared, whichever is right. */
 export function findDigest(
   secret: string,

@@ -6,7 +6,7 @@ import { isNothing, replyArray, replyNumber, replyText, replyUtf8 } from './byte
 import type { RedisLink } from './connection.ts'
 import { API_KEYS_KEY, API_KEYS_REVISION_KEY, API_KEYS_USED_KEY } from './keys.ts'
 
-/** Every process keeps all of them in memory, at most about 1 KiB each. */
+/** Every process that asks for credentials keeps all of them in memory, mostly some hundred bytes each. */
 export const API_KEYS_MAX = 10_000
 
 export interface StoredApiKeys {
