@@ -27,6 +27,7 @@ export const IDENTIFYING_MUTANTS: readonly Mutant[] = [
       },
     ],
     guards: [
+      { file: KEYS_TEST, test: 'in the process that revokes, it has ended when the answer comes' },
       {
         file: KEYS_TEST,
         test: 'a revoked key ends in another process within the bound, which is looked at by time alone',
