@@ -26,6 +26,7 @@ export const VARIABLES = [
   'MILLRACE_ALLOW_UNSAFE',
   'MILLRACE_REDIS_SERVER',
   'MILLRACE_REDIS_WAIT_MS',
+  'MILLRACE_COMMAND_WAIT_MAX_MS',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

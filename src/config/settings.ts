@@ -48,6 +48,8 @@ export interface Settings {
   readonly redisServer: string | undefined
   /** How long a starting process waits for a Redis that does not answer yet. */
   readonly redisWaitMs: number
+  /** The longest wait for a command's end that a request is granted. */
+  readonly commandWaitMaxMs: number
 }
 
 export type SettingName = keyof Settings
@@ -209,6 +211,14 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '10000',
     parse: whole(0, 3_600_000),
   },
+  commandWaitMaxMs: {
+    variable: 'MILLRACE_COMMAND_WAIT_MAX_MS',
+    flag: '--command-wait-max-ms <number>',
+    help: 'longest wait for the end of a command that Prefer: wait is granted, whole seconds; 0 for none',
+    fallback: '30000',
+    // With what the server adds, below the longest idle time-out that Bun knows.
+    parse: whole(0, 240_000),
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -263,6 +273,7 @@ export function resolveSettings(layers: SettingLayers): Settings {
     adminPort: read('adminPort'),
     logLevel: read('logLevel'),
     inFlightMax: read('inFlightMax'),
+    commandWaitMaxMs: read('commandWaitMaxMs'),
   }
   checkListeners(settings)
   checkReplicated(settings)

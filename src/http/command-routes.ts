@@ -6,30 +6,23 @@
  */
 import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
-import type { CommandReport } from '../commands/command-status.ts'
 import { fingerprintOf } from '../commands/idempotency.ts'
 import { submitReadable } from '../commands/readable-submissions.ts'
 import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
-import type { Clock } from '../runtime/clock.ts'
-import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
+import { type Answers, jsonResponse, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
 import { parseBulk, parseJson } from './bulk-body.ts'
+import { statusResponse } from './command-report.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
-import { etagOf, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
 import { mediaOf } from './media-type.ts'
 import { decodeMsgpack } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
-import {
-  describeProblem,
-  HttpMistake,
-  type Problem,
-  problemFromError,
-  problemOf,
-  statusOf,
-} from './problem.ts'
+import { readPreferences } from './preferences.ts'
+import { type PreferenceParts, preferredAnswer, preferredStatus } from './preferred-answer.ts'
+import { HttpMistake, problemFromError, problemOf, statusOf } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
 import { utf8Text } from './utf8-text.ts'
 
@@ -48,11 +41,10 @@ export const COMMAND_BOUNDS_DEFAULTS: CommandBounds = {
   bulkItemsMax: 10_000,
 }
 
-export interface CommandRouteParts {
+export interface CommandRouteParts extends PreferenceParts {
   readonly bus: CommandBus
   readonly bodies: BodyReader
   readonly answers: Answers
-  readonly clock: Clock
   readonly bounds: CommandBounds
 }
 
@@ -60,7 +52,7 @@ const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
 const BULK_TYPES = 'application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack'
 
 export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: CommandRouteParts): void {
-  const { answers, bus, clock } = parts
+  const { answers, bus } = parts
   direct.add(
     'POST',
     '/v1/commands/:type',
@@ -73,9 +65,7 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
   )
   app.get(
     '/v1/commands/:id',
-    answers.on('command.status', async (c) =>
-      statusResponse(c, await bus.status(c.req.param('id') ?? ''), clock),
-    ),
+    answers.on('command.status', (c) => statusAnswer(c, parts)),
   )
   app.delete(
     '/v1/commands/:id',
@@ -86,10 +76,19 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
   )
 }
 
-async function sendOne(
-  { request, params }: Exchange,
-  { bus, bodies, bounds }: CommandRouteParts,
-): Promise<Response> {
+/** Waits first, if the client would rather have the end of the command. */
+async function statusAnswer(c: RouteContext, parts: CommandRouteParts): Promise<Response> {
+  const id = c.req.param('id') ?? ''
+  const { raw } = c.req
+  const report = await parts.bus.status(id)
+  const prefer = raw.headers.get('prefer')
+  if (prefer === null) return statusResponse(raw.headers, report, parts.clock)
+  return await preferredStatus({ request: raw, server: c.env }, parts, report, prefer)
+}
+
+async function sendOne(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
+  const { request, params } = exchange
+  const { bus, bodies, bounds } = parts
   const [type = ''] = params
   bus.admit(type)
   const { headers, url } = request
@@ -98,16 +97,20 @@ async function sendOne(
   const idempotencyKey = readKey(headers)
   const times = url.includes('?') ? readTimes(url) : undefined
   const trace = headers.get('traceparent') ?? undefined
+  const prefer = headers.get('prefer')
   const place = bodies.enter(request, bounds.bodyBytesMax)
+  let accepted: AcceptedCommand
   try {
     const body = await bodies.read(request, place)
     const payload = decodePayload(media, headers, body)
     const fingerprint =
       idempotencyKey === undefined ? undefined : fingerprintOf(type, media, new Uint8Array(body))
-    return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times }))
+    accepted = await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times })
   } finally {
     bodies.leave(place)
   }
+  const answer = acceptedResponse(accepted)
+  return prefer === null ? answer : await preferredAnswer(exchange, parts, accepted, prefer, answer)
 }
 
 function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: ArrayBuffer): unknown {
@@ -176,14 +179,21 @@ async function sendMany(
     const items = parseBody(headers, BULK_TYPES, () =>
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
-    return bulkResponse(await submitReadable(bus, items, { atomic }), bus.options.durability)
+    const outcomes = await submitReadable(bus, items, { atomic })
+    return bulkResponse(outcomes, bus.options.durability, readBulkPreference(headers))
   } finally {
     bodies.leave(place)
   }
 }
 
+/** True for counts without results. Many commands are not waited for. */
+function readBulkPreference(headers: Headers): boolean {
+  const prefer = headers.get('prefer')
+  return prefer !== null && readPreferences(prefer, 0).minimal
+}
+
 /** 202 when one or more were accepted; else the problem of the request, with every item's own. */
-function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string): Response {
+function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string, minimal: boolean): Response {
   let accepted = 0
   let replayed = 0
   let results = ''
@@ -203,12 +213,13 @@ function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string): R
   }
   if (accepted === 0) throw nothingAccepted(outcomes)
   const rejected = outcomes.length - accepted
-  const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}","results":[${results}]}`
+  const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}"${minimal ? '' : `,"results":[${results}]`}}`
   return new Response(body, {
     status: 202,
     headers: {
       'content-type': 'application/json',
       ...(replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
+      ...(minimal ? { 'preference-applied': 'return=minimal' } : {}),
     },
   })
 }
@@ -228,49 +239,4 @@ function nothingAccepted(outcomes: readonly SubmitOutcome[]): HttpMistake {
     return new HttpMistake(name, outcome.error.message, { 'retry-after': String(retryAfterS) }, members)
   }
   return new HttpMistake('nothing-accepted', `All ${outcomes.length} commands were refused.`, {}, members)
-}
-
-const OPEN_STATES: ReadonlySet<string> = new Set(['scheduled', 'accepted', 'processing', 'retrying'])
-
-function statusResponse(c: RouteContext, report: CommandReport, clock: Clock): Response {
-  const body = jsonText(statusBody(report))
-  const etag = etagOf(body)
-  const retryAfter = OPEN_STATES.has(report.status) ? { 'retry-after': retryAfterText(report, clock) } : {}
-  const headers = { etag, 'cache-control': 'no-cache', ...retryAfter }
-  if (matchesEtag(c.req.raw.headers.get('if-none-match'), etag))
-    return new Response(null, { status: 304, headers })
-  return new Response(body, { headers: { 'content-type': 'application/json', ...headers } })
-}
-
-function statusBody(report: CommandReport): object {
-  const { id, stream, status, attempt, result, reason, dueAtMs, deadLetterId } = report
-  const problem = problemOfCommand(report)
-  return {
-    id,
-    stream,
-    status,
-    ...(attempt === undefined ? {} : { attempt }),
-    ...(result === undefined ? {} : { result }),
-    ...(reason === undefined ? {} : { reason }),
-    ...(problem === undefined ? {} : { problem }),
-    ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs).toISOString() }),
-    ...(deadLetterId === undefined ? {} : { deadLetterId }),
-  }
-}
-
-/** Why a command is not done; a problem of the command, not of this request. */
-function problemOfCommand({ status, reason, error }: CommandReport): Problem | undefined {
-  if (status === 'lost') {
-    return describeProblem('command-lost', 'It was acknowledged, and Redis no longer has it.')
-  }
-  const name = reason === 'expired' ? 'command-expired' : 'command-failed'
-  return error === undefined ? undefined : describeProblem(name, error)
-}
-
-const RETRY_AFTER_MAX_S = 60
-
-function retryAfterText({ dueAtMs }: CommandReport, clock: Clock): string {
-  if (dueAtMs === undefined) return '1'
-  const seconds = Math.ceil((dueAtMs - clock.nowMs()) / 1000)
-  return String(Math.min(RETRY_AFTER_MAX_S, Math.max(1, seconds)))
 }

@@ -1,5 +1,6 @@
 /** The public app: commands, views, health. Nothing here looks into the system; that is the admin app's. */
 import type { CommandBus } from '../commands/command-bus.ts'
+import type { EndWatch } from '../commands/end-watch.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
@@ -26,6 +27,8 @@ export interface PublicAppOptions {
   readonly requestBytesMax: number
   /** How long a request with Millrace-After waits. Default 10 s. */
   readonly viewWaitMs: number
+  /** The longest wait for a command's end that Prefer is granted. Default 30 s. */
+  readonly commandWaitMaxMs: number
 }
 
 const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
@@ -33,10 +36,12 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   requestsMax: BODY_BOUNDS_DEFAULTS.requestsMax,
   requestBytesMax: BODY_BOUNDS_DEFAULTS.bytesMax,
   viewWaitMs: 10_000,
+  commandWaitMaxMs: 30_000,
 }
 
 export interface PublicAppParts<Address extends object = object> {
   readonly bus: CommandBus
+  readonly ends: EndWatch
   readonly views: ViewSource<Address>
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -56,12 +61,13 @@ export interface PublicApp {
 export function createPublicApp<Address extends object>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
-  const { bus, views, clock, telemetry, health, started, draining } = parts
+  const { bus, ends, views, clock, telemetry, health, started, draining } = parts
   const frame = openApp(telemetry)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  addCommandRoutes(app, direct, { bus, bodies, answers, clock, bounds: options })
+  const { commandWaitMaxMs } = options
+  addCommandRoutes(app, direct, { bus, ends, bodies, answers, clock, commandWaitMaxMs, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame)

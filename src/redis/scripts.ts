@@ -27,6 +27,7 @@ import overview from './lua/overview.lua' with { type: 'text' }
 import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
+import readOpen from './lua/read-open.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
@@ -87,6 +88,7 @@ export type ScriptName =
   | 'progress'
   | 'promote'
   | 'read-dead'
+  | 'read-open'
   | 'read-views'
   | 'redrive-dead'
   | 'release'
@@ -135,6 +137,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   progress,
   promote,
   'read-dead': readDead,
+  'read-open': readOpen,
   'read-views': readViews,
   'redrive-dead': redriveDead,
   release,
