@@ -12,6 +12,8 @@ import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import { type Answers, jsonResponse, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
 import { parseBulk, parseJson } from './bulk-body.ts'
+import { decodeEventHeader, isDataType } from './cloud-event.ts'
+import { EVENT_TYPES, eventModeOf, readEvent, readEventBatch } from './cloud-event-body.ts'
 import { statusResponse } from './command-report.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
@@ -49,7 +51,7 @@ export interface CommandRouteParts extends PreferenceParts {
 }
 
 const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
-const BULK_TYPES = 'application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack'
+const BULK_TYPES = `application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack, ${EVENT_TYPES}`
 
 export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: CommandRouteParts): void {
   const { answers, bus } = parts
@@ -162,12 +164,45 @@ function acceptedResponse({ id, type, status, durability, deduplicated }: Accept
   })
 }
 
-async function sendMany(
-  { request }: Exchange,
-  { bus, bodies, bounds }: CommandRouteParts,
+/** One CloudEvent; answered as one command is. */
+async function sendEvent(
+  exchange: Exchange,
+  parts: CommandRouteParts,
+  mode: 'structured' | 'binary',
 ): Promise<Response> {
+  const { request } = exchange
+  const { bus, bodies, bounds } = parts
   const { headers, url } = request
-  const media = mediaOf(headers.get('content-type'))
+  if (mode === 'structured') bus.admitAny()
+  else {
+    bus.admit(decodeEventHeader('ce-type', headers.get('ce-type') ?? ''))
+    if (!isDataType(headers.get('content-type') ?? undefined)) throw unsupported(headers, BULK_TYPES)
+  }
+  const times = url.includes('?') ? readTimes(url) : undefined
+  const trace = headers.get('traceparent') ?? undefined
+  const prefer = headers.get('prefer')
+  const place = bodies.enter(request, bounds.bodyBytesMax)
+  let accepted: AcceptedCommand
+  try {
+    const body = Buffer.from(await bodies.read(request, place))
+    const { type, payload, ...options } = parseBody(headers, BULK_TYPES, () =>
+      readEvent(mode, headers, body, trace),
+    )
+    accepted = await bus.submit(type, payload, { ...options, ...times })
+  } finally {
+    bodies.leave(place)
+  }
+  const answer = acceptedResponse(accepted)
+  return prefer === null ? answer : await preferredAnswer(exchange, parts, accepted, prefer, answer)
+}
+
+async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
+  const { request } = exchange
+  const { bus, bodies, bounds } = parts
+  const { headers, url } = request
+  const mode = eventModeOf(headers)
+  if (mode === 'structured' || mode === 'binary') return await sendEvent(exchange, parts, mode)
+  const media = mode ?? mediaOf(headers.get('content-type'))
   if (media === undefined) throw unsupported(headers, BULK_TYPES)
   const key = readKey(headers)
   const trace = headers.get('traceparent') ?? undefined
@@ -177,7 +212,9 @@ async function sendMany(
   try {
     const body = Buffer.from(await bodies.read(request, place))
     const items = parseBody(headers, BULK_TYPES, () =>
-      parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
+      media === 'batch'
+        ? readEventBatch(body, bounds.bulkItemsMax, trace)
+        : parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const outcomes = await submitReadable(bus, items, { atomic })
     return bulkResponse(outcomes, bus.options.durability, readBulkPreference(headers))
@@ -211,14 +248,14 @@ function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string, mi
     const scheduled = status === 'scheduled' ? ',"status":"scheduled"' : ''
     results += `{"index":${index},"id":"${id}"${scheduled}${deduplicated ? ',"deduplicated":true' : ''}}`
   }
-  if (accepted === 0) throw nothingAccepted(outcomes)
+  if (accepted === 0 && outcomes.length > 0) throw nothingAccepted(outcomes)
   const rejected = outcomes.length - accepted
   const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}"${minimal ? '' : `,"results":[${results}]`}}`
   return new Response(body, {
     status: 202,
     headers: {
       'content-type': 'application/json',
-      ...(replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
+      ...(replayed > 0 && replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
       ...(minimal ? { 'preference-applied': 'return=minimal' } : {}),
     },
   })
