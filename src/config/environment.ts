@@ -27,6 +27,7 @@ export const VARIABLES = [
   'MILLRACE_REDIS_SERVER',
   'MILLRACE_REDIS_WAIT_MS',
   'MILLRACE_COMMAND_WAIT_MAX_MS',
+  'MILLRACE_AUTOSCALE_TARGET',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

@@ -50,6 +50,8 @@ export interface Settings {
   readonly redisWaitMs: number
   /** The longest wait for a command's end that a request is granted. */
   readonly commandWaitMaxMs: number
+  /** Commands for one worker, in what autoscalers are told. */
+  readonly autoscaleTarget: number
 }
 
 export type SettingName = keyof Settings
@@ -219,6 +221,13 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     // With what the server adds, below the longest idle time-out that Bun knows.
     parse: whole(0, 240_000),
   },
+  autoscaleTarget: {
+    variable: 'MILLRACE_AUTOSCALE_TARGET',
+    flag: '--autoscale-target <number>',
+    help: 'commands that one worker is meant to have before it, in answers to autoscalers that name no other number',
+    fallback: '1000',
+    parse: whole(1, 1_000_000_000),
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -274,6 +283,7 @@ export function resolveSettings(layers: SettingLayers): Settings {
     logLevel: read('logLevel'),
     inFlightMax: read('inFlightMax'),
     commandWaitMaxMs: read('commandWaitMaxMs'),
+    autoscaleTarget: read('autoscaleTarget'),
   }
   checkListeners(settings)
   checkReplicated(settings)

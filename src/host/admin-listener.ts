@@ -34,8 +34,9 @@ export class AdminListener extends Service {
     const schedules = new Schedules({ command, catalogue, ids })
     this.#deadLetters = new DeadLetters({ command, catalogue, ids, clock, telemetry })
     const sources = { schedules, deadLetters: this.#deadLetters, metrics: this.metrics }
-    const { app } = createAdminApp({ command, catalogue, ...sources, telemetry, ...health })
-    const { adminHost: host, adminPort: port } = settings
+    const { adminHost: host, adminPort: port, autoscaleTarget } = settings
+    const parts = { command, catalogue, ...sources, telemetry, ...health, autoscaleTarget }
+    const { app } = createAdminApp(parts)
     this.#server = new HttpServer({
       ...{ name: this.name, app, host, port, clock, telemetry },
       stopLimitMs: STOP_LIMIT_MS,

@@ -10,6 +10,7 @@ import type { Catalogue } from '../policies/catalogue.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
+import { addAutoscaleRoutes } from './autoscale-routes.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { addDeadLetterRoutes } from './dead-letter-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
@@ -29,7 +30,11 @@ export interface AdminAppParts {
   readonly health: () => readonly HealthSource[]
   readonly started: () => boolean
   readonly draining: () => boolean
+  /** Commands for one worker, for autoscalers that ask for no other number. Default 1000. */
+  readonly autoscaleTarget?: number
 }
+
+const AUTOSCALE_TARGET = 1000
 
 export interface AdminApp {
   readonly app: Hono<HttpEnv>
@@ -43,6 +48,8 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
+  const { autoscaleTarget = AUTOSCALE_TARGET } = parts
+  addAutoscaleRoutes(app, { command, streams: catalogue.streams, answers, autoscaleTarget })
   addScheduleRoutes(app, { schedules, answers })
   addDeadLetterRoutes(app, { deadLetters, bodies, answers })
   app.get(
