@@ -28,6 +28,7 @@ export const VARIABLES = [
   'MILLRACE_REDIS_WAIT_MS',
   'MILLRACE_COMMAND_WAIT_MAX_MS',
   'MILLRACE_AUTOSCALE_TARGET',
+  'MILLRACE_CORS_ORIGINS',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

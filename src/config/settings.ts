@@ -11,6 +11,7 @@ import { addressOptions } from '../redis/address.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
 import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
 import type { Environment, Variable } from './environment.ts'
+import { parseOrigins } from './origins.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -52,6 +53,8 @@ export interface Settings {
   readonly commandWaitMaxMs: number
   /** Commands for one worker, in what autoscalers are told. */
   readonly autoscaleTarget: number
+  /** Origins whose pages may use the public listener; `*` alone for all, empty for none. */
+  readonly corsOrigins: readonly string[]
 }
 
 export type SettingName = keyof Settings
@@ -228,6 +231,13 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '1000',
     parse: whole(1, 1_000_000_000),
   },
+  corsOrigins: {
+    variable: 'MILLRACE_CORS_ORIGINS',
+    flag: '--cors-origins <origins>',
+    help: 'comma-separated origins whose pages may use the public listener, such as https://app.example; * for all',
+    fallback: '',
+    parse: parseOrigins,
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -284,6 +294,7 @@ export function resolveSettings(layers: SettingLayers): Settings {
     inFlightMax: read('inFlightMax'),
     commandWaitMaxMs: read('commandWaitMaxMs'),
     autoscaleTarget: read('autoscaleTarget'),
+    corsOrigins: read('corsOrigins'),
   }
   checkListeners(settings)
   checkReplicated(settings)

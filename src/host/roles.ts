@@ -152,7 +152,8 @@ class RoleStart {
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
     const ends = new EndWatch({ link: command, ids, clock })
-    const options = { commandWaitMaxMs: settings.commandWaitMaxMs }
+    const { commandWaitMaxMs, corsOrigins } = settings
+    const options = { commandWaitMaxMs, corsOrigins }
     const source = { bus, ends, views, clock, telemetry, options, ...this.#health }
     const { app, answers, bodies } = createPublicApp(source)
     metrics.watchWaiting(bus)

@@ -7,6 +7,7 @@ import { describeError, type MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
 import { isAbort } from './body-reader.ts'
+import { compressAnswer } from './compression.ts'
 import type { Exchange, ExchangeAnswer } from './direct-routes.ts'
 import type { HttpEnv } from './http-env.ts'
 import {
@@ -54,7 +55,7 @@ export class Answers {
     return async (c) => {
       let response: Response
       try {
-        response = await answer(c)
+        response = await compressAnswer(c.req.raw, await answer(c))
       } catch (error) {
         response = this.#fromError(toldOf(c), route, error)
       }

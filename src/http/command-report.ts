@@ -4,7 +4,7 @@
 import type { CommandReport } from '../commands/command-status.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { jsonText } from './answers.ts'
-import { etagOf, matchesEtag } from './etag.ts'
+import { etagAsHeld, etagOf, matchesEtag } from './etag.ts'
 import { describeProblem, type Problem } from './problem.ts'
 
 const OPEN_STATES: ReadonlySet<string> = new Set(['scheduled', 'accepted', 'processing', 'retrying'])
@@ -25,7 +25,10 @@ export function statusResponse(
   const etag = etagOf(body)
   const retryAfter = isOpen(report) ? { 'retry-after': retryAfterText(report, clock) } : {}
   const headers = { etag, 'cache-control': 'no-cache', ...retryAfter, ...extra }
-  if (matchesEtag(given.get('if-none-match'), etag)) return new Response(null, { status: 304, headers })
+  const ifNoneMatch = given.get('if-none-match')
+  if (matchesEtag(ifNoneMatch, etag)) {
+    return new Response(null, { status: 304, headers: { ...headers, etag: etagAsHeld(ifNoneMatch, etag) } })
+  }
   return new Response(body, { headers: { 'content-type': 'application/json', ...headers } })
 }
 

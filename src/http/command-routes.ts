@@ -15,6 +15,7 @@ import { parseBulk, parseJson } from './bulk-body.ts'
 import { decodeEventHeader, isDataType } from './cloud-event.ts'
 import { EVENT_TYPES, eventModeOf, readEvent, readEventBatch } from './cloud-event-body.ts'
 import { statusResponse } from './command-report.ts'
+import { compressedResponse } from './compression.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
 import type { HttpEnv } from './http-env.ts'
@@ -217,7 +218,7 @@ async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<R
         : parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const outcomes = await submitReadable(bus, items, { atomic })
-    return bulkResponse(outcomes, bus.options.durability, readBulkPreference(headers))
+    return await bulkResponse(headers, outcomes, bus.options.durability)
   } finally {
     bodies.leave(place)
   }
@@ -230,7 +231,12 @@ function readBulkPreference(headers: Headers): boolean {
 }
 
 /** 202 when one or more were accepted; else the problem of the request, with every item's own. */
-function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string, minimal: boolean): Response {
+function bulkResponse(
+  given: Headers,
+  outcomes: readonly SubmitOutcome[],
+  durability: string,
+): Response | Promise<Response> {
+  const minimal = readBulkPreference(given)
   let accepted = 0
   let replayed = 0
   let results = ''
@@ -251,14 +257,12 @@ function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string, mi
   if (accepted === 0 && outcomes.length > 0) throw nothingAccepted(outcomes)
   const rejected = outcomes.length - accepted
   const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}"${minimal ? '' : `,"results":[${results}]`}}`
-  return new Response(body, {
-    status: 202,
-    headers: {
-      'content-type': 'application/json',
-      ...(replayed > 0 && replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
-      ...(minimal ? { 'preference-applied': 'return=minimal' } : {}),
-    },
+  const headers = new Headers({
+    'content-type': 'application/json',
+    ...(replayed > 0 && replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
+    ...(minimal ? { 'preference-applied': 'return=minimal' } : {}),
   })
+  return compressedResponse(given, body, { status: 202, headers })
 }
 
 /** When one of the items may go better later, so may the request. */

@@ -9,6 +9,7 @@ import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { CrossOriginApp, type CrossOrigins } from './cross-origin.ts'
 import { DirectRoutes } from './direct-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import type { HttpApp } from './server.ts'
@@ -29,6 +30,8 @@ export interface PublicAppOptions {
   readonly viewWaitMs: number
   /** The longest wait for a command's end that Prefer is granted. Default 30 s. */
   readonly commandWaitMaxMs: number
+  /** Origins whose pages may use the API; `*` for all. Default none. */
+  readonly corsOrigins: CrossOrigins
 }
 
 const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
@@ -37,6 +40,7 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   requestBytesMax: BODY_BOUNDS_DEFAULTS.bytesMax,
   viewWaitMs: 10_000,
   commandWaitMaxMs: 30_000,
+  corsOrigins: [],
 }
 
 export interface PublicAppParts<Address extends object = object> {
@@ -66,10 +70,10 @@ export function createPublicApp<Address extends object>(parts: PublicAppParts<Ad
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  const { commandWaitMaxMs } = options
+  const { commandWaitMaxMs, corsOrigins } = options
   addCommandRoutes(app, direct, { bus, ends, bodies, answers, clock, commandWaitMaxMs, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame)
-  return { app: direct, answers, bodies }
+  return { app: corsOrigins.length === 0 ? direct : new CrossOriginApp(direct, corsOrigins), answers, bodies }
 }
