@@ -152,9 +152,15 @@ describe('answers', () => {
     }
   })
 
-  test('HEAD of a page has no body and no encoding', async () => {
+  test('HEAD tells what a GET would send, and sends nothing', async () => {
+    const get = await raw('/v1/views/notes', 'gzip')
     const { response, bytes } = await raw('/v1/views/notes', 'gzip', { method: 'HEAD' })
-    expect([response.status, bytes.length, response.headers.get('content-encoding')]).toEqual([200, 0, null])
+    expect([response.status, bytes.length, response.headers.get('content-encoding')]).toEqual([
+      200,
+      0,
+      'gzip',
+    ])
+    expect(response.headers.get('content-length')).toBe(String(get.bytes.length))
   })
 
   test('what is very long is compressed aside, and the same', async () => {

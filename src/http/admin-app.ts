@@ -2,7 +2,6 @@
  * The admin app: health, metrics, streams, dead letters, schedules. Whatever the command line or a dashboard does is a
  * call here. It has no credentials of its own and belongs on loopback or a private network.
  */
-import type { Hono } from 'hono'
 import type { HealthSource } from '../contracts/health.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import type { DeadLetters } from '../dead-letters/dead-letters.ts'
@@ -12,11 +11,12 @@ import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { addAutoscaleRoutes } from './autoscale-routes.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
-import { addDeadLetterRoutes } from './dead-letter-routes.ts'
+import { ADMIN_ACCEPT_POST, addDeadLetterRoutes } from './dead-letter-routes.ts'
+import { DirectRoutes } from './direct-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
-import type { HttpEnv } from './http-env.ts'
 import type { Metrics } from './metrics.ts'
 import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
+import type { HttpApp } from './server.ts'
 import { addStreamRoutes } from './stream-routes.ts'
 
 export interface AdminAppParts {
@@ -37,7 +37,7 @@ export interface AdminAppParts {
 const AUTOSCALE_TARGET = 1000
 
 export interface AdminApp {
-  readonly app: Hono<HttpEnv>
+  readonly app: HttpApp
   readonly answers: Answers
 }
 
@@ -60,6 +60,6 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
     }),
   )
   metrics.watchListener({ listener: 'admin', answers, bodies })
-  closeApp(frame)
-  return { app, answers }
+  closeApp(frame, ADMIN_ACCEPT_POST)
+  return { app: new DirectRoutes(app), answers }
 }

@@ -54,6 +54,12 @@ export interface CommandRouteParts extends PreferenceParts {
 const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
 const BULK_TYPES = `application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack, ${EVENT_TYPES}`
 
+/** Content types of bodies, by path. */
+export const ACCEPT_POST: Readonly<Record<string, string>> = {
+  '/v1/commands/:type': SINGLE_TYPES,
+  '/v1/commands': BULK_TYPES,
+}
+
 export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: CommandRouteParts): void {
   const { answers, bus } = parts
   direct.add(
@@ -73,6 +79,7 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
   app.delete(
     '/v1/commands/:id',
     answers.on('command.cancel', async (c) => {
+      readQuery(c.req.raw.url, [])
       const { id, status } = await bus.cancel(c.req.param('id') ?? '')
       return jsonResponse({ id, status }, 202, { location: `/v1/commands/${id}` })
     }),
@@ -83,6 +90,7 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
 async function statusAnswer(c: RouteContext, parts: CommandRouteParts): Promise<Response> {
   const id = c.req.param('id') ?? ''
   const { raw } = c.req
+  readQuery(raw.url, [])
   const report = await parts.bus.status(id)
   const prefer = raw.headers.get('prefer')
   if (prefer === null) return statusResponse(raw.headers, report, parts.clock)

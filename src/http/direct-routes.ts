@@ -6,6 +6,7 @@
  * same handlers under the same paths; so what is answered never depends on how it was found.
  */
 import type { Hono } from 'hono'
+import { headAnswer } from './head-answer.ts'
 import type { HttpEnv } from './http-env.ts'
 
 /** A request, and what its path names. */
@@ -59,7 +60,10 @@ export class DirectRoutes {
 
   fetch(request: Request, server: HttpEnv['Bindings']): Response | Promise<Response> {
     const found = this.#find(request)
-    if (found === undefined) return this.#app.fetch(request, server)
+    if (found === undefined) {
+      if (request.method === 'HEAD') return headAnswer(this, request, server)
+      return this.#app.fetch(request, server)
+    }
     const { url, path, params } = found
     return found.answer({ request, server, url, path, params })
   }

@@ -8,7 +8,7 @@ import type { Clock } from '../runtime/clock.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
-import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { ACCEPT_POST, addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
 import { CrossOriginApp, type CrossOrigins } from './cross-origin.ts'
 import { DirectRoutes } from './direct-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
@@ -74,6 +74,6 @@ export function createPublicApp<Address extends object>(parts: PublicAppParts<Ad
   addCommandRoutes(app, direct, { bus, ends, bodies, answers, clock, commandWaitMaxMs, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
-  closeApp(frame)
+  closeApp(frame, ACCEPT_POST)
   return { app: corsOrigins.length === 0 ? direct : new CrossOriginApp(direct, corsOrigins), answers, bodies }
 }
