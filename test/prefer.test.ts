@@ -1,9 +1,10 @@
 /** Prefer (RFC 7240): who would rather have the end of a command than its acceptance, an answer at once, or no body. */
-import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { afterAll, beforeAll, describe, expect, spyOn, test } from 'bun:test'
 import fc from 'fast-check'
 import { z } from 'zod'
 import { readPreferences } from '../src/http/preferences.ts'
 import { defineCommand, defineHandler, defineStream, done, reject, retry } from '../src/index.ts'
+import { partitionKeys } from '../src/redis/keys.ts'
 import { type TestFleet, testFleet } from './support/fleet.ts'
 import { makeProject } from './support/project.ts'
 import { type PublicServer, startPublicServer } from './support/public-server.ts'
@@ -15,17 +16,20 @@ const ordered = defineStream({ name: 'in-order', partitions: 1, ordering: 'key' 
 const payload = z.object({ fate: z.string(), key: z.string().default('k') })
 const run = defineCommand({ type: 'work.run', stream, payload, key: ({ key }) => key })
 const runOrdered = defineCommand({ type: 'work.order', stream: ordered, payload, key: ({ key }) => key })
+const later = defineCommand({ type: 'work.later', stream, payload })
 const idle = defineCommand({ type: 'work.idle', stream: 'idle', payload })
 
 let gate = Promise.withResolvers<void>()
 const fateOf = async ({ fate }: { fate: string }, attempt: number) => {
   if (fate === 'gate') await gate.promise
   if (fate === 'no') return reject('it may not be')
-  if (fate === 'again' && attempt === 1) return retry('not yet')
+  if (fate.startsWith('again') && attempt === 1) return retry('not yet')
+  if (fate === 'again and gate') await gate.promise
   return done({ fate })
 }
 const options = { backoffBaseMs: 10 }
 const onRun = defineHandler(run, (command) => fateOf(command.payload, command.attempt), options)
+const onLater = defineHandler(later, () => retry('not for long'), { backoffBaseMs: 60_000 })
 const onOrder = defineHandler(runOrdered, (command) => fateOf(command.payload, command.attempt), options)
 
 let redis: TestRedis
@@ -35,7 +39,7 @@ let stopWorker: () => Promise<void>
 
 beforeAll(async () => {
   redis = await startTestRedis()
-  fleet = await testFleet(redis, [stream, ordered, run, runOrdered, idle, onRun, onOrder])
+  fleet = await testFleet(redis, [stream, ordered, run, runOrdered, later, idle, onRun, onOrder, onLater])
   const worker = await fleet.worker()
   stopWorker = () => worker.stop()
   api = await startPublicServer(redis, fleet.catalogue)
@@ -142,13 +146,10 @@ describe('wait', () => {
     expect(Number(open.headers.get('retry-after'))).toBeGreaterThan(0)
   })
 
-  test('more than the most is granted as the most, which may be longer than a connection may be silent', async () => {
-    await using short = await startPublicServer(redis, fleet.catalogue, {
-      app: { commandWaitMaxMs: 2999 },
-      idleTimeoutS: 1,
-    })
+  test('more than the most is granted as the most', async () => {
+    await using short = await startPublicServer(redis, fleet.catalogue, { app: { commandWaitMaxMs: 1999 } })
     const response = await short.post('/v1/commands/work.idle', { fate: 'x' }, { prefer: 'wait=3600' })
-    expect([response.status, response.headers.get('preference-applied')]).toEqual([202, 'wait=2'])
+    expect([response.status, response.headers.get('preference-applied')]).toEqual([202, 'wait=1'])
   })
 
   test('beyond the most that may wait the answer comes at once', async () => {
@@ -201,6 +202,38 @@ describe('wait', () => {
     const xinfo = Number(/cmdstat_xinfo\|groups:calls=(\d+)/.exec(stats)?.[1])
     expect(looks).toBeGreaterThan(200)
     expect(xinfo).toBeLessThan(200)
+  })
+
+  test('what waits for its time, for a retry or as one is looked at, not asked for its status', async () => {
+    gate = Promise.withResolvers()
+    const ids = [
+      (await read(await send('x', {}, 'work.run', '?delayMs=60000'))).id,
+      (await read(await send('x', {}, 'work.later'))).id,
+      (await read(await send('again and gate', {}))).id,
+    ]
+    const states = async () => {
+      const reports = await Promise.all(ids.map((id) => api.bus.status(id)))
+      return reports.map(({ status, attempt }) => `${status} ${attempt ?? ''}`)
+    }
+    const wanted = ['scheduled ', 'retrying 1', 'processing 2']
+    await until('each to be so far', async () => Bun.deepEquals(await states(), wanted))
+    using asked = spyOn(api.bus, 'status')
+    const wait = (id: string) => api.fetch(`/v1/commands/${id}`, { headers: { prefer: 'wait=1' } })
+    const reports = await Promise.all((await Promise.all(ids.map(wait))).map(read))
+    expect(reports.map(({ status }) => status)).toEqual(['scheduled', 'retrying', 'processing'])
+    expect(asked.mock.calls.length).toBe(2 * ids.length)
+    gate.resolve()
+  })
+
+  test('a repetition of a command whose result is no longer kept was accepted all the same', async () => {
+    const headers = { 'idempotency-key': 'forgotten', prefer: 'wait=10' }
+    expect((await send('yes', headers, 'work.order')).status).toBe(200)
+    const { floors, records } = partitionKeys('in-order', 0)
+    await fleet.link.client.del(records)
+    await fleet.link.client.hset(floors, 'records', Date.now() + 60_000)
+    const again = await send('yes', headers, 'work.order')
+    expect([again.status, again.headers.get('idempotent-replayed')]).toEqual([202, 'true'])
+    await fleet.link.client.hdel(floors, 'records')
   })
 
   test('Redis away while somebody waits: the command was accepted, so the answer is 202', async () => {

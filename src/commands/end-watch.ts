@@ -7,7 +7,6 @@
  *
  * The number of waiters is bounded. It serves before it is started too; stopping it lets go of all who wait.
  */
-import type { CommandIds } from '../redis/command-id.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
 import { readOpen } from '../redis/open-commands.ts'
@@ -16,7 +15,6 @@ import { Service } from '../runtime/service.ts'
 
 export interface EndWatchParts {
   readonly link: RedisLink
-  readonly ids: CommandIds
   readonly clock: Clock
   /** Default 5000. */
   readonly waitersMax?: number
@@ -62,15 +60,14 @@ export class EndWatch extends Service {
 
   /**
    * Settles with true as soon as the command seems to be over: its status has the last word. With false when the time is over,
-   * the signal aborts or the process stops. Undefined at once where nobody can wait any more.
-   *
-   * @throws MillraceError `command.malformed`, `not-found`
+   * the signal aborts or the process stops. Undefined at once where nobody can wait any more. The id is one that was just given out,
+   * or whose status was just told: it is not checked again.
    */
   untilEnded(id: string, waitMs: number, signal: AbortSignal): Promise<boolean> | undefined {
-    const { ids, clock, waitersMax = WAITERS_MAX } = this.#parts
-    const { stream, partition, token } = ids.parse(id)
+    const { clock, waitersMax = WAITERS_MAX } = this.#parts
+    const [stream = '', partition = '', token = ''] = id.split('.', 3)
     if (this.#count >= waitersMax || this.stopSignal.aborted || signal.aborted) return undefined
-    const watched = this.#watch(stream, partition)
+    const watched = this.#watch(stream, Number(partition))
     const { promise, resolve } = Promise.withResolvers<boolean>()
     const settle = (ended: boolean): void => {
       if (!watched.waiters.delete(waiter)) return

@@ -151,7 +151,7 @@ class RoleStart {
     const entrance = await openEntrance(parts)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
-    const ends = new EndWatch({ link: command, ids, clock })
+    const ends = new EndWatch({ link: command, clock })
     const { commandWaitMaxMs, corsOrigins } = settings
     const options = { commandWaitMaxMs, corsOrigins }
     const source = { bus, ends, views, clock, telemetry, options, ...this.#health }

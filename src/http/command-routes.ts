@@ -94,7 +94,8 @@ async function statusAnswer(c: RouteContext, parts: CommandRouteParts): Promise<
   const report = await parts.bus.status(id)
   const prefer = raw.headers.get('prefer')
   if (prefer === null) return statusResponse(raw.headers, report, parts.clock)
-  return await preferredStatus({ request: raw, server: c.env }, parts, report, prefer)
+  const readStatus = () => parts.bus.status(id)
+  return await preferredStatus({ request: raw, server: c.env, prefer, readStatus }, parts, report)
 }
 
 async function sendOne(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
@@ -121,7 +122,9 @@ async function sendOne(exchange: Exchange, parts: CommandRouteParts): Promise<Re
     bodies.leave(place)
   }
   const answer = acceptedResponse(accepted)
-  return prefer === null ? answer : await preferredAnswer(exchange, parts, accepted, prefer, answer)
+  if (prefer === null) return answer
+  const readStatus = () => bus.status(accepted.id)
+  return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
 }
 
 function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: ArrayBuffer): unknown {
@@ -202,7 +205,9 @@ async function sendEvent(
     bodies.leave(place)
   }
   const answer = acceptedResponse(accepted)
-  return prefer === null ? answer : await preferredAnswer(exchange, parts, accepted, prefer, answer)
+  if (prefer === null) return answer
+  const readStatus = () => bus.status(accepted.id)
+  return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
 }
 
 async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {

@@ -61,8 +61,7 @@ export function compressedResponse(
 
 /** The same for an answer that is made already; its body is read. */
 export async function compressAnswer(request: Request, response: Response): Promise<Response> {
-  const isJson = response.headers.get('content-type') === 'application/json'
-  if (!isJson || response.body === null) return response
+  if (response.headers.get('content-type') !== 'application/json') return response
   const { status, headers } = response
   return await compressedResponse(request.headers, await response.text(), {
     status,

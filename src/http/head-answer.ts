@@ -10,7 +10,8 @@ export async function headAnswer(
   request: Request,
   server: HttpEnv['Bindings'],
 ): Promise<Response> {
-  const get = new Request(request, { method: 'GET' })
+  const { url, headers, signal } = request
+  const get = new Request(url, { headers, signal })
   const timeout = (_: Request, seconds: number): void => server.timeout?.(request, seconds)
   const response = await app.fetch(get, { timeout })
   if (response.headers.get('content-type')?.startsWith('text/event-stream') !== true) return response

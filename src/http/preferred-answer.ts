@@ -4,7 +4,6 @@
  * A command that was accepted stays accepted: whatever goes wrong while its end is waited for, the answer is the 202 that it
  * would have been without.
  */
-import type { CommandBus } from '../commands/command-bus.ts'
 import type { CommandReport } from '../commands/command-status.ts'
 import type { EndWatch } from '../commands/end-watch.ts'
 import { errorCode } from '../contracts/errors.ts'
@@ -15,28 +14,30 @@ import type { Exchange } from './direct-routes.ts'
 import { appliedText, type Preferences, readPreferences } from './preferences.ts'
 
 export interface PreferenceParts {
-  readonly bus: Pick<CommandBus, 'status'>
   readonly ends: Pick<EndWatch, 'untilEnded'>
   readonly clock: Clock
   /** The longest wait that is granted. */
   readonly commandWaitMaxMs: number
 }
 
-type Asked = Pick<Exchange, 'request' | 'server'>
+/** A request with the header, and how to learn what became of its command. */
+export interface PreferringExchange extends Pick<Exchange, 'request' | 'server'> {
+  readonly prefer: string
+  readonly readStatus: () => Promise<CommandReport>
+}
 
 /** Beyond the wait itself, before the server gives up on the request. */
 const GRACE_S = 10
 
 /** The answer to a command that was just accepted; `plain` is the one without preferences. */
 export async function preferredAnswer(
-  asked: Asked,
+  asked: PreferringExchange,
   parts: PreferenceParts,
   { id }: AcceptedCommand,
-  prefer: string,
   plain: Response,
 ): Promise<Response> {
-  const wanted = readPreferences(prefer, Math.floor(parts.commandWaitMaxMs / 1000))
-  const waiting = wanted.respondAsync ? undefined : startWait(asked, parts, id, wanted)
+  const wanted = readPreferences(asked.prefer, Math.floor(parts.commandWaitMaxMs / 1000))
+  const waiting = startWait(asked, parts, id, wanted)
   const applied = appliedText({ ...wanted, waitS: waiting === undefined ? 0 : wanted.waitS })
   const report = waiting && (await reportOrNothing(waiting))
   const { headers } = plain
@@ -49,45 +50,45 @@ export async function preferredAnswer(
 
 /** The status that was just read, or a later one if the client would rather have the end. */
 export async function preferredStatus(
-  asked: Asked,
+  asked: PreferringExchange,
   parts: PreferenceParts,
   report: CommandReport,
-  prefer: string,
 ): Promise<Response> {
-  const wanted = readPreferences(prefer, Math.floor(parts.commandWaitMaxMs / 1000))
+  const wanted = readPreferences(asked.prefer, Math.floor(parts.commandWaitMaxMs / 1000))
   const waiting = isOpen(report) ? startWait(asked, parts, report.id, wanted) : undefined
-  const isApplied = waiting !== undefined || (wanted.waitS > 0 && !isOpen(report))
+  const isApplied = waiting !== undefined || (wanted.waitS > 0 && !wanted.respondAsync && !isOpen(report))
   const applied = isApplied ? { 'preference-applied': `wait=${wanted.waitS}` } : {}
-  const last = waiting === undefined ? report : ((await waiting) ?? (await parts.bus.status(report.id)))
+  const last = waiting === undefined ? report : ((await waiting) ?? (await asked.readStatus()))
   return statusResponse(asked.request.headers, last, parts.clock, applied)
 }
 
 /** Settles with the report of a command that is over, or undefined when the wait is; undefined at once where none is wanted or possible. */
 function startWait(
-  { request, server }: Asked,
+  { request, server, readStatus }: PreferringExchange,
   parts: PreferenceParts,
   id: string,
-  { waitS }: Preferences,
+  { waitS, respondAsync }: Preferences,
 ): Promise<CommandReport | undefined> | undefined {
-  if (waitS === 0) return undefined
+  if (waitS === 0 || respondAsync) return undefined
   const ended = parts.ends.untilEnded(id, waitS * 1000, request.signal)
   if (ended === undefined) return undefined
   server?.timeout?.(request, waitS + GRACE_S)
-  return waitOut(ended, request.signal, parts, id, waitS * 1000)
+  return waitOut(ended, request.signal, parts, id, waitS * 1000, readStatus)
 }
 
 /** What only seemed to be over is waited for again. */
 async function waitOut(
   first: Promise<boolean>,
   signal: AbortSignal,
-  { bus, ends, clock }: PreferenceParts,
+  { ends, clock }: PreferenceParts,
   id: string,
   waitMs: number,
+  readStatus: () => Promise<CommandReport>,
 ): Promise<CommandReport | undefined> {
   const endMs = clock.monotonicMs() + waitMs
   let ended: Promise<boolean> | undefined = first
   while (await ended) {
-    const report = await bus.status(id)
+    const report = await readStatus()
     if (!isOpen(report)) return report
     ended = ends.untilEnded(id, endMs - clock.monotonicMs(), signal)
   }

@@ -54,7 +54,7 @@ export async function startPublicServer(
     options: options.bus ?? {},
   })
   const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
-  const ends = new EndWatch({ link: command, ids, clock, ...options.ends })
+  const ends = new EndWatch({ link: command, clock, ...options.ends })
   await bus.start()
   await views.start()
   const { app } = createPublicApp({

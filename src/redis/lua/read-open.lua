@@ -38,7 +38,7 @@ for i = 2, #ARGV do
   if letter == 'S' or letter == 'T' then reply[i - 1] = 1
   elseif letter == 'R' then
     local copies = redis.call('EXISTS', KEYS[2]) == 1 and KEYS[2] or KEYS[1]
-    reply[i - 1] = isOpen(copies, string.match(record, '^R(%d+%-%d+)'))
+    reply[i - 1] = isOpen(copies, string.match(record, '^R(%d+%-%d+)') or '0-0')
   elseif letter == '' and string.sub(token, 1, 1) == 'e' then reply[i - 1] = isOpen(KEYS[1], string.sub(token, 2))
   else reply[i - 1] = 0 end
 end
