@@ -11,6 +11,7 @@ export {
   type NewEvent,
   newEvent,
 } from './contracts/aggregate.ts'
+export type { CloudEventContext } from './contracts/cloud-event.ts'
 export { type CommandDefinition, type CommandOptions, defineCommand } from './contracts/command.ts'
 export type { DeadReason } from './contracts/dead-reason.ts'
 export { type ErrorCode, errorCode, MillraceError, type PayloadIssue } from './contracts/errors.ts'

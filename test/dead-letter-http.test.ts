@@ -144,6 +144,9 @@ describe('one dead letter', () => {
   test('that is none is 404, an id that is none is 400', async () => {
     expect((await call('GET', '/v1/dead-letters/orders.0.e1-1.AAAAAAAAAAA')).status).toBe(404)
     expect((await call('GET', '/v1/dead-letters/nonsense')).status).toBe(400)
+    // Told before the body is looked at.
+    const none = await call('POST', '/v1/dead-letters/orders.0.e1-1.AAAAAAAAAAA/redrive', 'nonsense')
+    expect(none.status).toBe(404)
     expect((await call('PUT', '/v1/dead-letters/nonsense')).headers.get('allow')).toBe('DELETE, GET, HEAD')
   })
 })

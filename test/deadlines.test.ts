@@ -325,7 +325,7 @@ describe('the bytes of an entry', () => {
 
   test('with flags from the future are refused, not misread', () => {
     const entry = encodeEntry(envelope, packPayload({ n: 1 }))
-    entry[2] = (entry[2] ?? 0) | 64
+    entry[2] = (entry[2] ?? 0) | 128
     expect(() => decodeEntry(entry)).toThrow('newer worker')
   })
 })

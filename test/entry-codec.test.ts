@@ -109,3 +109,18 @@ function hasForeign(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return false
   return Object.entries(value).some(([key, inner]) => key === '__proto__' || hasForeign(inner))
 }
+
+test('the origin stays with the entry and its copies, beside everything else that a header may hold', () => {
+  const origin = packPayload({ id: 'e', source: '/s' })
+  const envelope: Envelope = { ...ENVELOPE, origin, trail: EMPTY_TRAIL, tickMs: 7, expiresAtMs: 9 }
+  const entry = decodeEntry(packEntry(envelope, { a: 1 }).blob)
+  const copy = decodeEntry(
+    encodeCopy(entry, { trail: { ...EMPTY_TRAIL, attempts: 2 }, expiresAtMs: undefined }),
+  )
+  for (const each of [entry, copy]) {
+    expect(each.origin).toEqual(origin)
+    expect(unpackPayloadOf(each)).toEqual({ a: 1 })
+  }
+  expect(copy.trail?.attempts).toBe(2)
+  expect(decodeEntry(packEntry(ENVELOPE, 1).blob).origin).toBeUndefined()
+})

@@ -37,7 +37,13 @@ interface Sent {
 function commandWith(payload: unknown, sent: Sent[], attempt = 1): HandledCommand {
   return {
     ...{ id: 'c', type: 't', version: 1, key: 'k', payload, attempt, idempotencyKey: 'c' },
-    ...{ acceptedAtMs: NOW_MS, tickMs: undefined, expiresAtMs: undefined, trace: undefined },
+    ...{
+      acceptedAtMs: NOW_MS,
+      tickMs: undefined,
+      expiresAtMs: undefined,
+      trace: undefined,
+      cloudEvent: undefined,
+    },
     emit: () => undefined,
     send: (command: CommandDefinition, input: unknown) => {
       const value = validatePayloadNow(command.type, command.payload, input)

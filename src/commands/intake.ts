@@ -95,10 +95,10 @@ export class Intake {
     index: number,
   ): Prepared {
     const { command, lanes } = route
-    const key = command.key === undefined ? '' : keyOf(command, valid)
+    const key = command.key === undefined ? (options.cloudEvent?.subject ?? '') : keyOf(command, valid)
     const expiresAtMs =
       options.expires === undefined ? undefined : this.#checkExpiry(options.expires, options)
-    const entry = this.#write(command, key, expiresAtMs, options.trace, valid)
+    const entry = this.#write(command, key, expiresAtMs, options, valid)
     const payloadBytes = entry.to - entry.payloadAt
     if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
@@ -110,7 +110,7 @@ export class Intake {
       lanes.length === 1
         ? 0
         : partitionOf(
-            command.key === undefined ? entry.slab.subarray(entry.payloadAt, entry.to) : key,
+            command.key === undefined && key === '' ? entry.slab.subarray(entry.payloadAt, entry.to) : key,
             lanes.length,
           )
     const lane = lanes[partition]
@@ -134,14 +134,15 @@ export class Intake {
     { type, version }: CommandDefinition,
     key: string,
     expiresAtMs: number | undefined,
-    traceparent: string | undefined,
+    options: SubmitOptions,
     payload: unknown,
   ): LyingEntry {
-    const trace = traceparent === undefined ? undefined : packTrace(traceparent)
+    const trace = options.trace === undefined ? undefined : packTrace(options.trace)
+    const origin = options.cloudEvent === undefined ? undefined : packPayload(options.cloudEvent)
     const atMs = this.#clock.nowMs()
     try {
       return this.#slab.write(
-        { type, version, atMs, key, trace, tickMs: undefined, expiresAtMs, trail: undefined },
+        { type, version, atMs, key, trace, tickMs: undefined, expiresAtMs, trail: undefined, origin },
         payload,
       )
     } catch (error) {

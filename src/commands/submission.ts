@@ -1,6 +1,7 @@
 /**
  * What is handed to the command bus, and the limits on the way.
  */
+import type { CloudEventContext } from '../contracts/cloud-event.ts'
 import type { Durability } from '../contracts/durability.ts'
 
 export interface CommandBusOptions {
@@ -67,6 +68,8 @@ export interface SubmitOptions {
   readonly expires?: Expiry | undefined
   /** W3C traceparent. */
   readonly trace?: string | undefined
+  /** What it came as; its subject is the key of a command that has no other. */
+  readonly cloudEvent?: CloudEventContext | undefined
 }
 
 export interface Submission extends SubmitOptions {

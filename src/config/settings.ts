@@ -12,6 +12,7 @@ import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
 import type { Environment, Variable } from './environment.ts'
 import { checkIdentity } from './identity-checks.ts'
 import { IDENTITY_SETTINGS, type IdentitySettings, readIdentitySettings } from './identity-settings.ts'
+import { parseOrigins } from './origins.ts'
 import { listOf, oneOf, parseText, whole } from './setting-values.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
@@ -50,6 +51,12 @@ export interface Settings extends IdentitySettings {
   readonly redisServer: string | undefined
   /** How long a starting process waits for a Redis that does not answer yet. */
   readonly redisWaitMs: number
+  /** The longest wait for a command's end that a request is granted. */
+  readonly commandWaitMaxMs: number
+  /** Commands for one worker, in what autoscalers are told. */
+  readonly autoscaleTarget: number
+  /** Origins whose pages may use the public listener; `*` alone for all, empty for none. */
+  readonly corsOrigins: readonly string[]
 }
 
 export type SettingName = keyof Settings
@@ -212,6 +219,28 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     parse: whole(0, 3_600_000),
   },
   ...IDENTITY_SETTINGS,
+  commandWaitMaxMs: {
+    variable: 'MILLRACE_COMMAND_WAIT_MAX_MS',
+    flag: '--command-wait-max-ms <number>',
+    help: 'longest wait for the end of a command that Prefer: wait is granted, whole seconds; 0 for none',
+    fallback: '30000',
+    // With what the server adds, below the longest idle time-out that Bun knows.
+    parse: whole(0, 240_000),
+  },
+  autoscaleTarget: {
+    variable: 'MILLRACE_AUTOSCALE_TARGET',
+    flag: '--autoscale-target <number>',
+    help: 'commands that one worker is meant to have before it, in answers to autoscalers that name no other number',
+    fallback: '1000',
+    parse: whole(1, 1_000_000_000),
+  },
+  corsOrigins: {
+    variable: 'MILLRACE_CORS_ORIGINS',
+    flag: '--cors-origins <origins>',
+    help: 'comma-separated origins whose pages may use the public listener, such as https://app.example; * for all',
+    fallback: '',
+    parse: parseOrigins,
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -267,6 +296,9 @@ export function resolveSettings(layers: SettingLayers): Settings {
     logLevel: read('logLevel'),
     inFlightMax: read('inFlightMax'),
     ...readIdentitySettings(read),
+    commandWaitMaxMs: read('commandWaitMaxMs'),
+    autoscaleTarget: read('autoscaleTarget'),
+    corsOrigins: read('corsOrigins'),
   }
   checkListeners(settings)
   checkIdentity(settings)

@@ -1,6 +1,7 @@
 /**
  * A handler: what runs when commands of one type arrive, one at a time or in batches, and under which limits.
  */
+import type { CloudEventContext } from './cloud-event.ts'
 import type { CommandDefinition } from './command.ts'
 import { MillraceError } from './errors.ts'
 import type { EventDefinition } from './event.ts'
@@ -12,6 +13,8 @@ import type { PayloadInput, PayloadOutput } from './schema.ts'
 /** W3C trace context of the producer (https://www.w3.org/TR/trace-context/). */
 export interface TraceContext {
   readonly traceparent: string
+  /** Only of a command that came as a CloudEvent with one. */
+  readonly tracestate?: string
 }
 
 export interface SendOptions {
@@ -39,6 +42,8 @@ export interface HandledCommand<Payload = unknown> {
   /** Its deadline by Redis's clock, ms since 1970: it is not started later. */
   readonly expiresAtMs: number | undefined
   readonly trace: TraceContext | undefined
+  /** What it came as, when it came as a CloudEvent. */
+  readonly cloudEvent: CloudEventContext | undefined
   /** Adds an event; it is committed with the acknowledgement, or not at all. */
   emit<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): void
   /** Adds a follow-up command, committed with the acknowledgement and delivered exactly once. */

@@ -64,7 +64,8 @@ export async function toEditedRedrive(
       `The payload of "${entry.type}" has ${payloadBytes} bytes; at most ${payloadBytesMax} are allowed.`,
     )
   }
-  const key = await checked(entry.type, () => command.key?.(valid) ?? '')
+  // Without a key function it has the one that it came with, if any.
+  const key = await checked(entry.type, () => (command.key === undefined ? entry.key : command.key(valid)))
   const partitions = catalogue.streams.get(keys.stream)?.partitions ?? 1
   if (key !== entry.key && partitionOf(key, partitions) !== keys.partition) {
     throw new MillraceError(

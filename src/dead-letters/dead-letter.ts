@@ -1,4 +1,5 @@
 /** A dead letter as people see it: which command, why it died, and everything it went through before. */
+import type { CloudEventContext } from '../contracts/cloud-event.ts'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { errorCode } from '../contracts/errors.ts'
 import type { CommandIds } from '../redis/command-id.ts'
@@ -11,6 +12,7 @@ import {
   unpackPayloadOf,
 } from '../redis/entry-codec.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { unpackPayload } from '../redis/payload-codec.ts'
 import { fingerprintOf } from './error-fingerprint.ts'
 
 /** One line of a page. */
@@ -45,6 +47,8 @@ export interface DeadLetter extends DeadLetterSummary {
   readonly failures: readonly FailedAttempt[]
   /** Of the schedule that caused it, ms since 1970. */
   readonly tickMs: number | undefined
+  /** What it came as, when it came as a CloudEvent. */
+  readonly cloudEvent: CloudEventContext | undefined
 }
 
 const UNREADABLE = 'The entry is of a format that this version can not read.'
@@ -79,13 +83,14 @@ export function describe(
 ): DeadLetter {
   const { token, entryId, blob } = found
   const entry = decodeEntry(blob)
-  const { payloadAt, tickMs, trail } = entry
+  const { payloadAt, tickMs, trail, origin } = entry
   const head = blob.subarray(0, payloadAt)
   return {
     ...summarise(ids, keys, { entryId, token, head, payloadBytes: blob.length - payloadAt }),
     payload: unpackPayloadOf(entry),
     failures: trail?.failures ?? [],
     tickMs,
+    cloudEvent: origin === undefined ? undefined : (unpackPayload(origin) as CloudEventContext),
   }
 }
 

@@ -35,11 +35,11 @@ export class AdminListener extends Service {
     this.#deadLetters = new DeadLetters({ command, catalogue, ids, clock, telemetry })
     const { keys, guards } = identity
     const sources = { schedules, deadLetters: this.#deadLetters, keys, metrics: this.metrics }
+    const { adminHost: host, adminPort: port, autoscaleTarget } = settings
     const { app } = createAdminApp({
-      ...{ command, catalogue, ...sources, telemetry, ...health },
+      ...{ command, catalogue, ...sources, telemetry, ...health, autoscaleTarget },
       guard: guards.admin,
     })
-    const { adminHost: host, adminPort: port } = settings
     this.#server = new HttpServer({
       ...{ name: this.name, app, host, port, clock, telemetry },
       stopLimitMs: STOP_LIMIT_MS,

@@ -11,6 +11,7 @@
  * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
 import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
+import { EndWatch } from '../commands/end-watch.ts'
 import type { ListenerName } from '../config/identity-checks.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { HandlerDefinition } from '../contracts/handler.ts'
@@ -155,8 +156,11 @@ class RoleStart {
     const entrance = await openEntrance(parts)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
+    const ends = new EndWatch({ link: command, clock })
+    const { commandWaitMaxMs, corsOrigins } = settings
+    const options = { commandWaitMaxMs, corsOrigins }
     const { app, answers, bodies } = createPublicApp({
-      ...{ bus, views, clock, telemetry, guard: identity.guards.public },
+      ...{ bus, ends, views, clock, telemetry, options, guard: identity.guards.public },
       ...this.#health,
     })
     metrics.watchWaiting(bus)
@@ -164,7 +168,10 @@ class RoleStart {
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)
     const { host, port } = settings
     const server = new HttpServer({ name: 'public listener', app, host, port, clock, telemetry, stopLimitMs })
-    return (await supervisor.run(server)).url
+    const { url } = await supervisor.run(server)
+    // Stopped before the listener: who waits for the end of a command is answered that it was accepted.
+    await supervisor.run(ends)
+    return url
   }
 
   async #run<Kind extends Service & HealthSource>(service: Kind): Promise<Kind> {

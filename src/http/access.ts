@@ -39,6 +39,7 @@ export const ACCESS: Readonly<Record<string, Rule>> = {
   metrics: 'admin',
   'stream.list': 'admin',
   'stream.show': 'admin',
+  'autoscale.show': 'admin',
   'schedule.list': 'admin',
   'schedule.show': 'admin',
   'schedule.run': 'admin',
@@ -87,6 +88,11 @@ export class Access implements RouteRules {
       check(principalOf(c), Object.values(c.req.param())[0])
       return answer(c)
     }
+  }
+
+  /** One command whose type stands in the body. @throws MillraceError `identity.forbidden` */
+  checkSending(principal: Principal, type: string): void {
+    if (!principal.allows('commands:write', this.#streamOfType(type))) throw notAllowed('commands:write')
   }
 
   /** Items of a bulk body: those that the credential may not send become refusals. */

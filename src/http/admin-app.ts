@@ -11,11 +11,12 @@ import type { RedisLink } from '../redis/connection.ts'
 import { Access } from './access.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
+import { addAutoscaleRoutes } from './autoscale-routes.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
-import { addDeadLetterRoutes } from './dead-letter-routes.ts'
-import { type Guard, type GuardedRoutes, guardedApp } from './guard.ts'
+import { ADMIN_ACCEPT_POST, addDeadLetterRoutes } from './dead-letter-routes.ts'
+import { DirectRoutes } from './direct-routes.ts'
+import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
-import { bindingsFor } from './http-env.ts'
 import { addKeyRoutes } from './key-routes.ts'
 import type { Metrics } from './metrics.ts'
 import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
@@ -36,7 +37,11 @@ export interface AdminAppParts {
   readonly draining: () => boolean
   /** Undefined: whoever reaches it may do everything. */
   readonly guard?: Guard | undefined
+  /** Commands for one worker, for autoscalers that ask for no other number. Default 1000. */
+  readonly autoscaleTarget?: number
 }
+
+const AUTOSCALE_TARGET = 1000
 
 export interface AdminApp {
   readonly app: HttpApp
@@ -51,6 +56,8 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
+  const { autoscaleTarget = AUTOSCALE_TARGET } = parts
+  addAutoscaleRoutes(app, { command, streams: catalogue.streams, answers, autoscaleTarget })
   addScheduleRoutes(app, { schedules, answers })
   addDeadLetterRoutes(app, { deadLetters, bodies, answers })
   addKeyRoutes(app, { keys, bodies, answers })
@@ -62,10 +69,7 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
     }),
   )
   metrics.watchListener({ listener: 'admin', answers, bodies })
-  closeApp(frame)
-  if (guard === undefined) return { app, answers }
-  const routes: GuardedRoutes = {
-    fetch: (request, server, principal) => app.fetch(request, bindingsFor(server, principal)),
-  }
-  return { app: guardedApp(routes, app, guard, answers), answers }
+  closeApp(frame, ADMIN_ACCEPT_POST)
+  const direct = new DirectRoutes(app)
+  return { app: guard === undefined ? direct : guardedApp(direct, direct, guard, answers), answers }
 }

@@ -8,6 +8,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
 import { isAbort } from './body-reader.ts'
 import { challengeHeaders } from './challenge.ts'
+import { compressAnswer } from './compression.ts'
 import type { Exchange, ExchangeAnswer } from './direct-routes.ts'
 import type { HttpEnv } from './http-env.ts'
 import {
@@ -67,7 +68,7 @@ export class Answers {
     return async (c) => {
       let response: Response
       try {
-        response = await answer(c)
+        response = await compressAnswer(c.req.raw, await answer(c))
       } catch (error) {
         response = this.#fromError(toldOf(c), route, error)
       }

@@ -23,15 +23,26 @@ export function openApp(telemetry: Telemetry, rules?: RouteRules): AppFrame {
   return { app, answers }
 }
 
-/** Call when all routes stand: what matches none of them is 404, or 405 when another method would match. */
-export function closeApp({ app, answers }: AppFrame): void {
+/**
+ * Call when all routes stand: what matches none of them is 404, or 405 when another method would match. OPTIONS tells the
+ * methods of a path, and which content types its POST takes (`acceptPost`, by path).
+ */
+export function closeApp(
+  { app, answers }: AppFrame,
+  acceptPost: Readonly<Record<string, string>> = {},
+): void {
   const paths = pathsOf(app)
   app.notFound((c) => {
-    const allowed = methodsAt(c.req.path, paths)
+    const found = paths.filter(({ pattern }) => pattern.test(c.req.path))
+    const allowed = methodsOf(found)
     if (allowed === undefined) {
       return answers.refuse(c, UNMATCHED, new HttpMistake('not-found', 'There is nothing under this path.'))
     }
-    if (c.req.method === 'OPTIONS') return new Response(null, { status: 204, headers: { allow: allowed } })
+    if (c.req.method === 'OPTIONS') {
+      const types = found.map(({ path }) => acceptPost[path]).find((each) => each !== undefined)
+      const headers = { allow: allowed, ...(types === undefined ? {} : { 'accept-post': types }) }
+      return new Response(null, { status: 204, headers })
+    }
     const detail = `${c.req.method} is not possible here; use ${allowed}.`
     return answers.refuse(c, UNMATCHED, new HttpMistake('method-not-allowed', detail, { allow: allowed }))
   })
@@ -41,6 +52,7 @@ export function closeApp({ app, answers }: AppFrame): void {
 const UNMATCHED = 'unmatched'
 
 interface Path {
+  readonly path: string
   readonly pattern: RegExp
   readonly methods: string[]
 }
@@ -49,7 +61,7 @@ function pathsOf(app: Hono<HttpEnv>): Path[] {
   const paths = new Map<string, Path>()
   for (const { path, method } of app.routes) {
     const known = paths.get(path)
-    if (known === undefined) paths.set(path, { pattern: patternOf(path), methods: [method] })
+    if (known === undefined) paths.set(path, { path, pattern: patternOf(path), methods: [method] })
     else known.methods.push(method)
   }
   return [...paths.values()]
@@ -65,8 +77,8 @@ function patternOf(path: string): RegExp {
 }
 
 /** For `Allow`; undefined when no method would do. */
-function methodsAt(path: string, paths: readonly Path[]): string | undefined {
-  const methods = new Set(paths.filter(({ pattern }) => pattern.test(path)).flatMap((each) => each.methods))
+function methodsOf(found: readonly Path[]): string | undefined {
+  const methods = new Set(found.flatMap((each) => each.methods))
   if (methods.size === 0) return undefined
   if (methods.has('GET')) methods.add('HEAD')
   return [...methods].sort().join(', ')

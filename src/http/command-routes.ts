@@ -6,31 +6,27 @@
  */
 import type { Hono } from 'hono'
 import type { CommandBus } from '../commands/command-bus.ts'
-import type { CommandReport } from '../commands/command-status.ts'
 import { fingerprintOf } from '../commands/idempotency.ts'
 import { submitReadable } from '../commands/readable-submissions.ts'
 import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
-import type { Clock } from '../runtime/clock.ts'
 import type { Access } from './access.ts'
-import { type Answers, jsonResponse, jsonText, type RouteContext } from './answers.ts'
+import { type Answers, jsonResponse, type RouteContext } from './answers.ts'
 import type { BodyReader } from './body-reader.ts'
 import { parseBulk, parseJson } from './bulk-body.ts'
+import { decodeEventHeader, isDataType } from './cloud-event.ts'
+import { EVENT_TYPES, eventModeOf, readEvent, readEventBatch } from './cloud-event-body.ts'
+import { statusResponse } from './command-report.ts'
+import { compressedResponse } from './compression.ts'
 import { type CommandTimes, parseTimesQuery, TIME_NAMES } from './delivery.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
-import { etagOf, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { parseIdempotencyKey } from './idempotency-key.ts'
 import { mediaOf } from './media-type.ts'
 import { decodeMsgpack } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
-import {
-  describeProblem,
-  HttpMistake,
-  type Problem,
-  problemFromError,
-  problemOf,
-  statusOf,
-} from './problem.ts'
+import { readPreferences } from './preferences.ts'
+import { type PreferenceParts, preferredAnswer, preferredStatus } from './preferred-answer.ts'
+import { HttpMistake, problemFromError, problemOf, statusOf } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
 import { utf8Text } from './utf8-text.ts'
 
@@ -49,21 +45,26 @@ export const COMMAND_BOUNDS_DEFAULTS: CommandBounds = {
   bulkItemsMax: 10_000,
 }
 
-export interface CommandRouteParts {
+export interface CommandRouteParts extends PreferenceParts {
   readonly bus: CommandBus
   readonly bodies: BodyReader
   readonly answers: Answers
-  readonly clock: Clock
   /** Undefined: everybody may send everything. */
   readonly access: Access | undefined
   readonly bounds: CommandBounds
 }
 
 const SINGLE_TYPES = 'application/json, application/vnd.msgpack'
-const BULK_TYPES = 'application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack'
+const BULK_TYPES = `application/json, application/x-ndjson, application/jsonl, application/vnd.msgpack, ${EVENT_TYPES}`
+
+/** Content types of bodies, by path. */
+export const ACCEPT_POST: Readonly<Record<string, string>> = {
+  '/v1/commands/:type': SINGLE_TYPES,
+  '/v1/commands': BULK_TYPES,
+}
 
 export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts: CommandRouteParts): void {
-  const { answers, bus, clock } = parts
+  const { answers, bus } = parts
   direct.add(
     'POST',
     '/v1/commands/:type',
@@ -76,23 +77,33 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
   )
   app.get(
     '/v1/commands/:id',
-    answers.on('command.status', async (c) =>
-      statusResponse(c, await bus.status(c.req.param('id') ?? ''), clock),
-    ),
+    answers.on('command.status', (c) => statusAnswer(c, parts)),
   )
   app.delete(
     '/v1/commands/:id',
     answers.on('command.cancel', async (c) => {
+      readQuery(c.req.raw.url, [])
       const { id, status } = await bus.cancel(c.req.param('id') ?? '')
       return jsonResponse({ id, status }, 202, { location: `/v1/commands/${id}` })
     }),
   )
 }
 
-async function sendOne(
-  { request, params }: Exchange,
-  { bus, bodies, bounds }: CommandRouteParts,
-): Promise<Response> {
+/** Waits first, if the client would rather have the end of the command. */
+async function statusAnswer(c: RouteContext, parts: CommandRouteParts): Promise<Response> {
+  const id = c.req.param('id') ?? ''
+  const { raw } = c.req
+  readQuery(raw.url, [])
+  const report = await parts.bus.status(id)
+  const prefer = raw.headers.get('prefer')
+  if (prefer === null) return statusResponse(raw.headers, report, parts.clock)
+  const readStatus = () => parts.bus.status(id)
+  return await preferredStatus({ request: raw, server: c.env, prefer, readStatus }, parts, report)
+}
+
+async function sendOne(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
+  const { request, params } = exchange
+  const { bus, bodies, bounds } = parts
   const [type = ''] = params
   bus.admit(type)
   const { headers, url } = request
@@ -101,16 +112,22 @@ async function sendOne(
   const idempotencyKey = readKey(headers)
   const times = url.includes('?') ? readTimes(url) : undefined
   const trace = headers.get('traceparent') ?? undefined
+  const prefer = headers.get('prefer')
   const place = bodies.enter(request, bounds.bodyBytesMax)
+  let accepted: AcceptedCommand
   try {
     const body = await bodies.read(request, place)
     const payload = decodePayload(media, headers, body)
     const fingerprint =
       idempotencyKey === undefined ? undefined : fingerprintOf(type, media, new Uint8Array(body))
-    return acceptedResponse(await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times }))
+    accepted = await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times })
   } finally {
     bodies.leave(place)
   }
+  const answer = acceptedResponse(accepted)
+  if (prefer === null) return answer
+  const readStatus = () => bus.status(accepted.id)
+  return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
 }
 
 function decodePayload(media: 'json' | 'msgpack', headers: Headers, body: ArrayBuffer): unknown {
@@ -162,12 +179,50 @@ function acceptedResponse({ id, type, status, durability, deduplicated }: Accept
   })
 }
 
-async function sendMany(
-  { request, principal }: Exchange,
-  { bus, bodies, access, bounds }: CommandRouteParts,
+/** One CloudEvent; answered as one command is. */
+async function sendEvent(
+  exchange: Exchange,
+  parts: CommandRouteParts,
+  mode: 'structured' | 'binary',
 ): Promise<Response> {
+  const { request, principal } = exchange
+  const { bus, bodies, access, bounds } = parts
   const { headers, url } = request
-  const media = mediaOf(headers.get('content-type'))
+  if (mode === 'structured') bus.admitAny()
+  else {
+    const eventType = decodeEventHeader('ce-type', headers.get('ce-type') ?? '')
+    access?.checkSending(principal, eventType)
+    bus.admit(eventType)
+    if (!isDataType(headers.get('content-type') ?? undefined)) throw unsupported(headers, BULK_TYPES)
+  }
+  const times = url.includes('?') ? readTimes(url) : undefined
+  const trace = headers.get('traceparent') ?? undefined
+  const prefer = headers.get('prefer')
+  const place = bodies.enter(request, bounds.bodyBytesMax)
+  let accepted: AcceptedCommand
+  try {
+    const body = Buffer.from(await bodies.read(request, place))
+    const { type, payload, ...options } = parseBody(headers, BULK_TYPES, () =>
+      readEvent(mode, headers, body, trace),
+    )
+    access?.checkSending(principal, type)
+    accepted = await bus.submit(type, payload, { ...options, ...times })
+  } finally {
+    bodies.leave(place)
+  }
+  const answer = acceptedResponse(accepted)
+  if (prefer === null) return answer
+  const readStatus = () => bus.status(accepted.id)
+  return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
+}
+
+async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
+  const { request, principal } = exchange
+  const { bus, bodies, access, bounds } = parts
+  const { headers, url } = request
+  const mode = eventModeOf(headers)
+  if (mode === 'structured' || mode === 'binary') return await sendEvent(exchange, parts, mode)
+  const media = mode ?? mediaOf(headers.get('content-type'))
   if (media === undefined) throw unsupported(headers, BULK_TYPES)
   const key = readKey(headers)
   const trace = headers.get('traceparent') ?? undefined
@@ -177,17 +232,31 @@ async function sendMany(
   try {
     const body = Buffer.from(await bodies.read(request, place))
     const items = parseBody(headers, BULK_TYPES, () =>
-      parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
+      media === 'batch'
+        ? readEventBatch(body, bounds.bulkItemsMax, trace)
+        : parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const allowed = access?.allowedItems(principal, items) ?? items
-    return bulkResponse(await submitReadable(bus, allowed, { atomic }), bus.options.durability)
+    const outcomes = await submitReadable(bus, allowed, { atomic })
+    return await bulkResponse(headers, outcomes, bus.options.durability)
   } finally {
     bodies.leave(place)
   }
 }
 
+/** True for counts without results. Many commands are not waited for. */
+function readBulkPreference(headers: Headers): boolean {
+  const prefer = headers.get('prefer')
+  return prefer !== null && readPreferences(prefer, 0).minimal
+}
+
 /** 202 when one or more were accepted; else the problem of the request, with every item's own. */
-function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string): Response {
+function bulkResponse(
+  given: Headers,
+  outcomes: readonly SubmitOutcome[],
+  durability: string,
+): Response | Promise<Response> {
+  const minimal = readBulkPreference(given)
   let accepted = 0
   let replayed = 0
   let results = ''
@@ -205,16 +274,15 @@ function bulkResponse(outcomes: readonly SubmitOutcome[], durability: string): R
     const scheduled = status === 'scheduled' ? ',"status":"scheduled"' : ''
     results += `{"index":${index},"id":"${id}"${scheduled}${deduplicated ? ',"deduplicated":true' : ''}}`
   }
-  if (accepted === 0) throw nothingAccepted(outcomes)
+  if (accepted === 0 && outcomes.length > 0) throw nothingAccepted(outcomes)
   const rejected = outcomes.length - accepted
-  const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}","results":[${results}]}`
-  return new Response(body, {
-    status: 202,
-    headers: {
-      'content-type': 'application/json',
-      ...(replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
-    },
+  const body = `{"accepted":${accepted},"rejected":${rejected},"durability":"${durability}"${minimal ? '' : `,"results":[${results}]`}}`
+  const headers = new Headers({
+    'content-type': 'application/json',
+    ...(replayed > 0 && replayed === outcomes.length ? { 'idempotent-replayed': 'true' } : {}),
+    ...(minimal ? { 'preference-applied': 'return=minimal' } : {}),
   })
+  return compressedResponse(given, body, { status: 202, headers })
 }
 
 /** When one of the items may go better later, so may the request. */
@@ -232,49 +300,4 @@ function nothingAccepted(outcomes: readonly SubmitOutcome[]): HttpMistake {
     return new HttpMistake(name, outcome.error.message, { 'retry-after': String(retryAfterS) }, members)
   }
   return new HttpMistake('nothing-accepted', `All ${outcomes.length} commands were refused.`, {}, members)
-}
-
-const OPEN_STATES: ReadonlySet<string> = new Set(['scheduled', 'accepted', 'processing', 'retrying'])
-
-function statusResponse(c: RouteContext, report: CommandReport, clock: Clock): Response {
-  const body = jsonText(statusBody(report))
-  const etag = etagOf(body)
-  const retryAfter = OPEN_STATES.has(report.status) ? { 'retry-after': retryAfterText(report, clock) } : {}
-  const headers = { etag, 'cache-control': 'no-cache', ...retryAfter }
-  if (matchesEtag(c.req.raw.headers.get('if-none-match'), etag))
-    return new Response(null, { status: 304, headers })
-  return new Response(body, { headers: { 'content-type': 'application/json', ...headers } })
-}
-
-function statusBody(report: CommandReport): object {
-  const { id, stream, status, attempt, result, reason, dueAtMs, deadLetterId } = report
-  const problem = problemOfCommand(report)
-  return {
-    id,
-    stream,
-    status,
-    ...(attempt === undefined ? {} : { attempt }),
-    ...(result === undefined ? {} : { result }),
-    ...(reason === undefined ? {} : { reason }),
-    ...(problem === undefined ? {} : { problem }),
-    ...(dueAtMs === undefined ? {} : { dueAt: new Date(dueAtMs).toISOString() }),
-    ...(deadLetterId === undefined ? {} : { deadLetterId }),
-  }
-}
-
-/** Why a command is not done; a problem of the command, not of this request. */
-function problemOfCommand({ status, reason, error }: CommandReport): Problem | undefined {
-  if (status === 'lost') {
-    return describeProblem('command-lost', 'It was acknowledged, and Redis no longer has it.')
-  }
-  const name = reason === 'expired' ? 'command-expired' : 'command-failed'
-  return error === undefined ? undefined : describeProblem(name, error)
-}
-
-const RETRY_AFTER_MAX_S = 60
-
-function retryAfterText({ dueAtMs }: CommandReport, clock: Clock): string {
-  if (dueAtMs === undefined) return '1'
-  const seconds = Math.ceil((dueAtMs - clock.nowMs()) / 1000)
-  return String(Math.min(RETRY_AFTER_MAX_S, Math.max(1, seconds)))
 }

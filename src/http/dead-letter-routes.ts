@@ -24,6 +24,13 @@ export interface DeadLetterRouteParts {
   readonly answers: Answers
 }
 
+/** Content types of bodies, by path. */
+export const ADMIN_ACCEPT_POST: Readonly<Record<string, string>> = {
+  '/v1/dead-letters/:id/redrive': 'application/json',
+  '/v1/dead-letters:redrive': 'application/json',
+  '/v1/dead-letters:purge': 'application/json',
+}
+
 const ERROR_CHARS_MAX = 500
 const FILTER_NAMES = ['stream', 'type', 'reason', 'error', 'from', 'to'] as const
 
@@ -91,6 +98,8 @@ async function readPage(c: RouteContext, deadLetters: DeadLetters): Promise<Resp
 
 async function redriveOne(c: RouteContext, parts: DeadLetterRouteParts): Promise<Response> {
   const { deadLetters } = parts
+  // What is not there is told before a body is looked at.
+  if (c.req.raw.body !== null) await deadLetters.inspect(idOf(c))
   const body = await readJsonBody(c, parts.bodies)
   let edit: { readonly payload: unknown } | undefined
   if (body !== undefined) {

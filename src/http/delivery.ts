@@ -6,7 +6,7 @@
 import type { Delivery, Expiry } from '../commands/submission.ts'
 import { MillraceError } from '../contracts/errors.ts'
 
-const RFC_3339 = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/
+export const RFC_3339: RegExp = /^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/
 
 /** @throws MillraceError `command.invalid` when both are given or one is not what it should be */
 export function parseDelivery(delayMs: unknown, deliverAt: unknown): Delivery | undefined {

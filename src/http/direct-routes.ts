@@ -7,7 +7,9 @@
  */
 import type { Hono } from 'hono'
 import { ANYBODY, type Principal } from '../contracts/principal.ts'
+import { headAnswer } from './head-answer.ts'
 import { bindingsFor, type HttpEnv } from './http-env.ts'
+import type { HttpApp } from './server.ts'
 
 /** A request, and what its path names. */
 export interface Exchange {
@@ -73,6 +75,10 @@ export class DirectRoutes {
   ): Response | Promise<Response> {
     const found = this.#find(request)
     if (found === undefined) {
+      if (request.method === 'HEAD') {
+        const get: HttpApp = { fetch: (asked, beneath) => this.fetch(asked, beneath, principal) }
+        return headAnswer(get, request, server)
+      }
       return this.#app.fetch(request, principal === ANYBODY ? server : bindingsFor(server, principal))
     }
     const { url, path, params } = found

@@ -15,6 +15,17 @@ export function matchesEtag(ifNoneMatch: string | null, etag: string): boolean {
   return (ifNoneMatch.match(TAG) ?? []).some((candidate) => opaque(candidate) === wanted)
 }
 
+/** For another representation of the same content, such as a compressed one. */
+export function weakEtag(etag: string): string {
+  return etag.startsWith('W/') ? etag : `W/${etag}`
+}
+
+/** As the client has it, so that a cache finds what the 304 is about (RFC 9111, 4.3.3). */
+export function etagAsHeld(ifNoneMatch: string | null, etag: string): string {
+  const weak = weakEtag(etag)
+  return ifNoneMatch?.includes(weak) === true ? weak : etag
+}
+
 function opaque(tag: string): string {
   return tag.startsWith('W/') ? tag.slice(2) : tag
 }

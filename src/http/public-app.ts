@@ -1,5 +1,6 @@
 /** The public app: commands, views, health. Nothing here looks into the system; that is the admin app's. */
 import type { CommandBus } from '../commands/command-bus.ts'
+import type { EndWatch } from '../commands/end-watch.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
@@ -8,7 +9,8 @@ import { Access } from './access.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
 import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
-import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { ACCEPT_POST, addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
+import { CrossOriginApp, type CrossOrigins } from './cross-origin.ts'
 import { DirectRoutes } from './direct-routes.ts'
 import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
@@ -28,6 +30,10 @@ export interface PublicAppOptions {
   readonly requestBytesMax: number
   /** How long a request with Millrace-After waits. Default 10 s. */
   readonly viewWaitMs: number
+  /** The longest wait for a command's end that Prefer is granted. Default 30 s. */
+  readonly commandWaitMaxMs: number
+  /** Origins whose pages may use the API; `*` for all. Default none. */
+  readonly corsOrigins: CrossOrigins
 }
 
 const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
@@ -35,10 +41,13 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   requestsMax: BODY_BOUNDS_DEFAULTS.requestsMax,
   requestBytesMax: BODY_BOUNDS_DEFAULTS.bytesMax,
   viewWaitMs: 10_000,
+  commandWaitMaxMs: 30_000,
+  corsOrigins: [],
 }
 
 export interface PublicAppParts<Address extends object = object> {
   readonly bus: CommandBus
+  readonly ends: EndWatch
   readonly views: ViewSource<Address>
   readonly clock: Clock
   readonly telemetry: Telemetry
@@ -60,15 +69,19 @@ export interface PublicApp {
 export function createPublicApp<Address extends object>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
-  const { bus, views, clock, telemetry, health, started, draining, guard } = parts
+  const { bus, ends, views, clock, telemetry, health, started, draining, guard } = parts
   const access = guard && new Access(guard.streamOfType)
   const frame = openApp(telemetry, access)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  addCommandRoutes(app, direct, { bus, bodies, answers, clock, access, bounds: options })
+  const { commandWaitMaxMs, corsOrigins } = options
+  const source = { bus, ends, bodies, answers, clock, access, commandWaitMaxMs, bounds: options }
+  addCommandRoutes(app, direct, source)
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
-  closeApp(frame)
-  return { app: guard === undefined ? direct : guardedApp(direct, direct, guard, answers), answers, bodies }
+  closeApp(frame, ACCEPT_POST)
+  const guarded = guard === undefined ? direct : guardedApp(direct, direct, guard, answers)
+  const isOpen = corsOrigins.length === 0
+  return { app: isOpen ? guarded : new CrossOriginApp(guarded, corsOrigins), answers, bodies }
 }

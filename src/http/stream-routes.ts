@@ -49,7 +49,7 @@ export async function readOverviews(
   return found
 }
 
-async function readStream(
+export async function readStream(
   command: RedisLink,
   { name, partitions }: StreamDefinition,
 ): Promise<PartitionOverview[]> {
@@ -58,7 +58,7 @@ async function readStream(
 }
 
 /** @throws MillraceError `not-found` */
-function findStream(streams: ReadonlyMap<string, StreamDefinition>, name: string): StreamDefinition {
+export function findStream(streams: ReadonlyMap<string, StreamDefinition>, name: string): StreamDefinition {
   const stream = streams.get(name)
   if (stream !== undefined) return stream
   const near = nearest(name.slice(0, 80), streams.keys())

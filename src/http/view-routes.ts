@@ -4,8 +4,9 @@
 import type { Hono } from 'hono'
 import { MillraceError } from '../contracts/errors.ts'
 import { type Answers, jsonText, type RouteContext } from './answers.ts'
+import { COMPRESSED_CHARS_MIN, compressedResponse } from './compression.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
-import { matchesEtag } from './etag.ts'
+import { etagAsHeld, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { HttpMistake } from './problem.ts'
 import { readQuery, readWhole } from './query.ts'
@@ -110,7 +111,7 @@ function readOne<Address extends object>(
   return readOrRefuse(views, projection, key, options).then((view) => viewResponse(headers, key, view))
 }
 
-function viewResponse(given: Headers, key: string, view: ServedView): Response {
+function viewResponse(given: Headers, key: string, view: ServedView): Response | Promise<Response> {
   const { headers, etag } = formOf(view)
   if (etag === undefined) {
     const detail = `There is no view "${key.slice(0, 80)}" in this projection.`
@@ -119,9 +120,12 @@ function viewResponse(given: Headers, key: string, view: ServedView): Response {
   if (matchesEtag(given.get('if-none-match'), etag)) {
     const unchanged = new Headers(headers)
     unchanged.delete('content-type')
+    unchanged.set('etag', etagAsHeld(given.get('if-none-match'), etag))
     return new Response(null, { status: 304, headers: unchanged })
   }
-  return new Response(viewText(view.value), { headers })
+  const text = viewText(view.value)
+  if (text.length < COMPRESSED_CHARS_MIN) return new Response(text, { headers })
+  return compressedResponse(given, text, { status: 200, headers: new Headers(headers) })
 }
 
 /** What is sent before a view. */

@@ -3,12 +3,12 @@
  *
  *   0      format version: 1, or 2 with a deadline
  *   1      payload codec: 1 msgpack, 2 JSON
- *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline
+ *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline, 64 origin
  *   3-4    payload version
  *   5-10   time in ms: accepted (command) or emitted (event)
  *   11     length of type, type (latin1)
  *   …      key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · deadline: 6 bytes · trail: length (2 bytes),
- *          msgpack
+ *          msgpack · origin: length (2 bytes), msgpack
  *   …      payload
  *
  * A version that knows no deadlines would run what has expired, so an entry with one is of a format that it refuses to read
@@ -40,7 +40,8 @@ const FLAG_TRACE = 2
 const FLAG_TICK = 4
 const FLAG_TRAIL = 8
 const FLAG_DEADLINE = 16
-const FLAGS_KNOWN = 31
+const FLAG_ORIGIN = 64
+const FLAGS_KNOWN = 95
 const KEY_BYTES_MAX = 255
 const TRACE_BYTES = 25
 const NO_PAYLOAD = Buffer.alloc(0)
@@ -86,6 +87,8 @@ export interface Envelope {
   /** From this moment on it must not be started, ms since 1970 by Redis's clock. */
   readonly expiresAtMs?: number | undefined
   readonly trail: Trail | undefined
+  /** The context of the CloudEvent that it came as, in msgpack. */
+  readonly origin?: Buffer | undefined
 }
 
 /**
@@ -153,7 +156,15 @@ export interface HeaderMeasure {
   readonly trailBytes: Buffer | undefined
 }
 
-export function measureHeader({ type, key, trace, tickMs, expiresAtMs, trail }: Envelope): HeaderMeasure {
+export function measureHeader({
+  type,
+  key,
+  trace,
+  tickMs,
+  expiresAtMs,
+  trail,
+  origin,
+}: Envelope): HeaderMeasure {
   const keyBytes = key === '' ? 0 : Buffer.byteLength(key)
   if (keyBytes > KEY_BYTES_MAX) {
     throw new MillraceError(
@@ -168,6 +179,7 @@ export function measureHeader({ type, key, trace, tickMs, expiresAtMs, trail }: 
   if (tickMs !== undefined) bytes += 6
   if (expiresAtMs !== undefined) bytes += 6
   if (trailBytes !== undefined) bytes += 2 + trailBytes.length
+  if (origin !== undefined) bytes += 2 + origin.length
   return { bytes, keyBytes, trailBytes }
 }
 
@@ -178,7 +190,7 @@ function writeHeader(
   codec: number,
   { keyBytes, trailBytes }: HeaderMeasure,
 ): void {
-  const { type, key, trace, tickMs, expiresAtMs } = envelope
+  const { type, key, trace, tickMs, expiresAtMs, origin } = envelope
   out[from] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
   out[from + 1] = codec
   out[from + 2] =
@@ -186,7 +198,8 @@ function writeHeader(
     (trace === undefined ? 0 : FLAG_TRACE) |
     (tickMs === undefined ? 0 : FLAG_TICK) |
     (expiresAtMs === undefined ? 0 : FLAG_DEADLINE) |
-    (trailBytes === undefined ? 0 : FLAG_TRAIL)
+    (trailBytes === undefined ? 0 : FLAG_TRAIL) |
+    (origin === undefined ? 0 : FLAG_ORIGIN)
   writeWhole(out, from + 3, 2, envelope.version)
   writeWhole(out, from + 5, 6, envelope.atMs)
   out[from + 11] = type.length
@@ -202,7 +215,11 @@ function writeHeader(
   if (expiresAtMs !== undefined) at = writeWhole(out, at, 6, expiresAtMs)
   if (trailBytes !== undefined) {
     at = writeWhole(out, at, 2, trailBytes.length)
-    trailBytes.copy(out, at)
+    at += trailBytes.copy(out, at)
+  }
+  if (origin !== undefined) {
+    at = writeWhole(out, at, 2, origin.length)
+    origin.copy(out, at)
   }
 }
 
@@ -241,6 +258,7 @@ export function decodeEntry(bytes: Buffer): Entry {
   let tickMs: number | undefined
   let expiresAtMs: number | undefined
   let trail: Trail | undefined
+  let origin: Buffer | undefined
   if ((flags & FLAG_KEY) !== 0) {
     const end = at + 1 + (bytes[at] ?? 0)
     key = bytes.toString('utf8', at + 1, end)
@@ -263,6 +281,11 @@ export function decodeEntry(bytes: Buffer): Entry {
     trail = unpackPayload(bytes.subarray(at + 2, end)) as Trail
     at = end
   }
+  if ((flags & FLAG_ORIGIN) !== 0) {
+    const end = at + 2 + bytes.readUInt16BE(at)
+    origin = bytes.subarray(at + 2, end)
+    at = end
+  }
   return {
     type: readType(bytes, typeEnd),
     version: readWhole(bytes, 3, 2),
@@ -272,6 +295,7 @@ export function decodeEntry(bytes: Buffer): Entry {
     tickMs,
     expiresAtMs,
     trail,
+    origin,
     codec,
     bytes,
     payloadAt: at,

@@ -30,6 +30,7 @@ import promote from './lua/promote.lua' with { type: 'text' }
 import putKey from './lua/put-key.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
 import readKeys from './lua/read-keys.lua' with { type: 'text' }
+import readOpen from './lua/read-open.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
@@ -93,6 +94,7 @@ export type ScriptName =
   | 'put-key'
   | 'read-dead'
   | 'read-keys'
+  | 'read-open'
   | 'read-views'
   | 'redrive-dead'
   | 'release'
@@ -144,6 +146,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'put-key': putKey,
   'read-dead': readDead,
   'read-keys': readKeys,
+  'read-open': readOpen,
   'read-views': readViews,
   'redrive-dead': redriveDead,
   release,

@@ -21,6 +21,8 @@ export interface PartitionOverview {
   readonly pending: number
   /** Commands that wait for their time: delayed, scheduled, in retry. */
   readonly due: number
+  /** Of these, whose time has come; retries in place are not among them. */
+  readonly overdue: number
   readonly dead: number
   readonly events: number
   /** Commands on their way to other partitions. */
@@ -57,6 +59,7 @@ export async function readPartitionOverview(
     lagIsExact: rows.every(({ lagIsExact }) => lagIsExact),
     pending: sum(({ pending }) => pending),
     due: replyNumber(reply[1]) + replyNumber(reply[10]),
+    overdue: replyNumber(reply[11]),
     dead: replyNumber(reply[2]),
     events: replyNumber(reply[3]),
     outbox: replyNumber(reply[4]),

@@ -4,6 +4,7 @@
  * Effects belong to a run. When a batch is split, or a version race is lost, the command runs again as a new
  * `CommandRun`; a handler that still holds the old one can add to it without harm: a run that is over takes nothing more.
  */
+import type { CloudEventContext } from '../contracts/cloud-event.ts'
 import type { CommandDefinition } from '../contracts/command.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import type { EventDefinition } from '../contracts/event.ts'
@@ -19,6 +20,7 @@ import {
   unpackPayloadOf,
   unpackTrace,
 } from '../redis/entry-codec.ts'
+import { unpackPayload } from '../redis/payload-codec.ts'
 import type { AggregateAppend, EntryRef, FollowUp } from '../redis/settlements.ts'
 import type { Clock } from './clock.ts'
 
@@ -136,7 +138,15 @@ export class CommandRun implements HandledCommand {
   }
 
   get trace(): TraceContext | undefined {
-    return this.entry.trace === undefined ? undefined : { traceparent: unpackTrace(this.entry.trace) }
+    const { trace } = this.entry
+    if (trace === undefined) return undefined
+    const tracestate = this.cloudEvent?.extensions['tracestate']
+    return { traceparent: unpackTrace(trace), ...(typeof tracestate === 'string' ? { tracestate } : {}) }
+  }
+
+  get cloudEvent(): CloudEventContext | undefined {
+    const { origin } = this.entry
+    return origin === undefined ? undefined : (unpackPayload(origin) as CloudEventContext)
   }
 
   emit<Event extends EventDefinition>(event: Event, payload: PayloadInput<Event['payload']>): void {

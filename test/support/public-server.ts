@@ -1,5 +1,6 @@
 /** A public app over a real Redis and a real listener, for tests of the HTTP surface. */
 import { CommandBus } from '../../src/commands/command-bus.ts'
+import { EndWatch } from '../../src/commands/end-watch.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
 import type { Guard } from '../../src/http/guard.ts'
 import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
@@ -18,6 +19,7 @@ import { RecordedTelemetry } from './telemetry.ts'
 export interface PublicServer extends AsyncDisposable {
   readonly url: string
   readonly bus: CommandBus
+  readonly ends: EndWatch
   readonly server: HttpServer
   readonly ids: CommandIds
   readonly telemetry: RecordedTelemetry
@@ -35,6 +37,7 @@ export interface PublicServerOptions {
   readonly idleTimeoutS?: number
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard
+  readonly ends?: { readonly waitersMax: number }
   /** For durability `replicated`. */
   readonly quorum?: ReplicaQuorum
 }
@@ -54,10 +57,11 @@ export async function startPublicServer(
     options: options.bus ?? {},
   })
   const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
+  const ends = new EndWatch({ link: command, clock, ...options.ends })
   await bus.start()
   await views.start()
   const { app } = createPublicApp({
-    ...{ bus, views: options.views ?? views, clock, telemetry },
+    ...{ bus, ends, views: options.views ?? views, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
@@ -69,10 +73,11 @@ export async function startPublicServer(
     ...(options.idleTimeoutS === undefined ? {} : { idleTimeoutS: options.idleTimeoutS }),
   })
   await server.start()
+  await ends.start()
   const request = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init)
   return {
     url: server.url,
-    ...{ bus, server, ids, telemetry, ingest },
+    ...{ bus, ends, server, ids, telemetry, ingest },
     fetch: request,
     post: (path, body, headers = {}) =>
       request(path, {
@@ -81,6 +86,7 @@ export async function startPublicServer(
         body: typeof body === 'string' || body instanceof Uint8Array ? body : JSON.stringify(body),
       }),
     [Symbol.asyncDispose]: async () => {
+      await ends.stop()
       await server.stop()
       await bus.stop()
       await views.stop()

@@ -2,10 +2,11 @@
 -- One look at a partition for people and metrics: how much waits, is in hand and is dead, and since when.
 -- KEYS: 1 commands, 2 ready (of an unordered stream), 3 due, 4 dead, 5 events, 6 outbox, 7 lease, 8 held
 -- ARGV: 1 group
--- Returns: {now ms, due, dead, events, outbox, commands row, ready row, consumers, owner or '', epoch or '', held}
+-- Returns: {now ms, due, dead, events, outbox, commands row, ready row, consumers, owner or '', epoch or '', held, overdue}
 --          row: {entries, pending, lag or -1 when Redis does not know, first entry id not yet read or '', first pending id or ''}
 --          consumers: name, pending in commands, pending in ready, idle ms for each
 local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function fields(info)
   local map = {}
   for i = 1, #info, 2 do map[info[i]] = info[i + 1] end
@@ -41,8 +42,9 @@ local function look(key, slot)
   return row
 end
 return {
-  time[1] * 1000 + math.floor(time[2] / 1000),
+  now,
   redis.call('ZCARD', KEYS[3]), redis.call('XLEN', KEYS[4]), redis.call('XLEN', KEYS[5]), redis.call('XLEN', KEYS[6]),
   look(KEYS[1], 2), look(KEYS[2], 3), order,
   redis.call('HGET', KEYS[7], 'owner') or '', redis.call('HGET', KEYS[7], 'epoch') or '', redis.call('HLEN', KEYS[8]),
+  redis.call('ZCOUNT', KEYS[3], '-inf', now),
 }

@@ -17,6 +17,10 @@ local function headerBytes(blob)
     local high, low = string.byte(blob, at + 1, at + 2)
     at = at + 2 + (high or 0) * 256 + (low or 0)
   end
+  if bit.band(flags, 64) ~= 0 then
+    local high, low = string.byte(blob, at + 1, at + 2)
+    at = at + 2 + (high or 0) * 256 + (low or 0)
+  end
   return math.min(at, #blob)
 end
 local newestFirst = ARGV[4] == '1'
