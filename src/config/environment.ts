@@ -36,6 +36,8 @@ export const VARIABLES = [
   'MILLRACE_JWT_SCOPE_CLAIM',
   'MILLRACE_TENANT_FROM',
   'MILLRACE_TENANT_DOMAIN',
+  'MILLRACE_RATE_LIMITS',
+  'MILLRACE_RATE_LIMIT_HEADERS',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

@@ -31,6 +31,7 @@ import { Heartbeat, type HeartbeatOptions } from '../runtime/heartbeat.ts'
 import type { Service } from '../runtime/service.ts'
 import { AdminListener, type ProcessHealth } from './admin-listener.ts'
 import { openEntrance } from './command-entrance.ts'
+import { openRateLimits } from './rate-limiting.ts'
 import type { RoleGround } from './role-ground.ts'
 
 export const ROLES = ['all', 'api', 'work', 'project', 'schedule'] as const
@@ -155,10 +156,12 @@ class RoleStart {
     const entrance = await openEntrance(parts)
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
+    const limits = await openRateLimits(this.#ground)
     const { app, answers, bodies } = createPublicApp({
-      ...{ bus, views, clock, telemetry, guard: identity.guards.public },
+      ...{ bus, views, limits, clock, telemetry, guard: identity.guards.public },
       ...this.#health,
     })
+    if (limits !== undefined) metrics.watchLimits(limits.limiter.policies)
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)

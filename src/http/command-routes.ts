@@ -32,6 +32,7 @@ import {
   statusOf,
 } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
+import type { RateLimits } from './rate-limits.ts'
 import { utf8Text } from './utf8-text.ts'
 
 export interface CommandBounds {
@@ -56,6 +57,7 @@ export interface CommandRouteParts {
   readonly clock: Clock
   /** Undefined: everybody may send everything. */
   readonly access: Access | undefined
+  readonly limits?: Pick<RateLimits, 'admitItems'> | undefined
   readonly bounds: CommandBounds
 }
 
@@ -164,7 +166,7 @@ function acceptedResponse({ id, type, status, durability, deduplicated }: Accept
 
 async function sendMany(
   { request, principal }: Exchange,
-  { bus, bodies, access, bounds }: CommandRouteParts,
+  { bus, bodies, access, limits, bounds }: CommandRouteParts,
 ): Promise<Response> {
   const { headers, url } = request
   const media = mediaOf(headers.get('content-type'))
@@ -180,7 +182,8 @@ async function sendMany(
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const allowed = access?.allowedItems(principal, items) ?? items
-    return bulkResponse(await submitReadable(bus, allowed, { atomic }), bus.options.durability)
+    const admitted = limits === undefined ? allowed : await limits.admitItems(request, principal, allowed, atomic)
+    return bulkResponse(await submitReadable(bus, admitted, { atomic }), bus.options.durability)
   } finally {
     bodies.leave(place)
   }
@@ -227,9 +230,11 @@ function nothingAccepted(outcomes: readonly SubmitOutcome[]): HttpMistake {
   for (const outcome of outcomes) {
     if (outcome.accepted !== undefined) continue
     const name = problemOf(outcome.error)
-    if (statusOf(name) !== 503) continue
+    if (statusOf(name) !== 503 && name !== 'quota-exceeded') continue
     const retryAfterS = Math.ceil(outcome.error.retryAfterS ?? 1)
-    return new HttpMistake(name, outcome.error.message, { 'retry-after': String(retryAfterS) }, members)
+    const more = name === 'quota-exceeded' ? { 'violated-policies': outcome.error.policies } : {}
+    const headers = { 'retry-after': String(retryAfterS) }
+    return new HttpMistake(name, outcome.error.message, headers, { ...members, ...more })
   }
   return new HttpMistake('nothing-accepted', `All ${outcomes.length} commands were refused.`, {}, members)
 }

@@ -12,6 +12,7 @@ import { addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
 import { DirectRoutes } from './direct-routes.ts'
 import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
+import { type RateLimitParts, RateLimits } from './rate-limits.ts'
 import type { HttpApp } from './server.ts'
 import { addViewRoutes, type ViewSource } from './view-routes.ts'
 
@@ -48,6 +49,8 @@ export interface PublicAppParts<Address extends object = object> {
   readonly draining: () => boolean
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard | undefined
+  /** Undefined: none, and nothing of them on the way of a request. */
+  readonly limits?: RateLimitParts | undefined
   readonly options?: Partial<PublicAppOptions>
 }
 
@@ -62,13 +65,15 @@ export function createPublicApp<Address extends object>(parts: PublicAppParts<Ad
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
   const { bus, views, clock, telemetry, health, started, draining, guard } = parts
   const access = guard && new Access(guard.streamOfType)
-  const frame = openApp(telemetry, access)
+  const limits = parts.limits && new RateLimits(parts.limits)
+  const frame = openApp(telemetry, access, limits)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  addCommandRoutes(app, direct, { bus, bodies, answers, clock, access, bounds: options })
+  addCommandRoutes(app, direct, { bus, bodies, answers, clock, access, limits, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame)
+  limits?.check(answers.routes)
   return { app: guard === undefined ? direct : guardedApp(direct, direct, guard, answers), answers, bodies }
 }

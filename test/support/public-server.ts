@@ -3,9 +3,12 @@ import { CommandBus } from '../../src/commands/command-bus.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
 import type { Guard } from '../../src/http/guard.ts'
 import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
+import type { RateLimitParts } from '../../src/http/rate-limits.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { ViewSource } from '../../src/http/view-routes.ts'
+import { RateLimiter } from '../../src/limits/rate-limiter.ts'
 import type { Catalogue } from '../../src/policies/catalogue.ts'
+import { parseRateLimits } from '../../src/policies/rate-limit-rules.ts'
 import { ViewReader } from '../../src/projections/view-reader.ts'
 import type { CommandIds } from '../../src/redis/command-id.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
@@ -35,6 +38,9 @@ export interface PublicServerOptions {
   readonly idleTimeoutS?: number
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard
+  /** Rules as in MILLRACE_RATE_LIMITS. */
+  readonly rateLimits?: string
+  readonly limiting?: Partial<Pick<RateLimitParts, 'legacyHeaders' | 'subjectOf'>>
   /** For durability `replicated`. */
   readonly quorum?: ReplicaQuorum
 }
@@ -56,8 +62,18 @@ export async function startPublicServer(
   const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
   await bus.start()
   await views.start()
+  const limiter =
+    options.rateLimits === undefined
+      ? undefined
+      : new RateLimiter({
+          limits: parseRateLimits(options.rateLimits, 'rules'),
+          ...{ link: await redis.open(), clock, telemetry },
+        })
+  await limiter?.start()
+  const types = new Set([...catalogue.commands.values()].map(({ type }) => type))
+  const limits = limiter && { limiter, types, legacyHeaders: false, ...options.limiting }
   const { app } = createPublicApp({
-    ...{ bus, views: options.views ?? views, clock, telemetry },
+    ...{ limits, bus, views: options.views ?? views, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
@@ -82,6 +98,7 @@ export async function startPublicServer(
       }),
     [Symbol.asyncDispose]: async () => {
       await server.stop()
+      await limiter?.stop()
       await bus.stop()
       await views.stop()
     },
