@@ -146,6 +146,15 @@ test('a bucket does not fill the room of what is held: held and free are never m
   expect((await call({ holder: 'b', need: 100 })).granted).toBe(15)
 })
 
+test('what was used of a held stock comes back from when it was told, not from before', async () => {
+  const { call } = counted({ kind: 'bucket', burst: 20, ratePerS: 1000 })
+  expect((await call({ wish: 100 })).granted).toBe(5)
+  await Bun.sleep(50)
+  expect((await call({ used: 5, kept: 0 })).free).toBe(15)
+  await Bun.sleep(50)
+  expect((await call({})).free).toBe(20)
+})
+
 test('another rule, and another subject, is another count', () => {
   const quota: Quota = { kind: 'window', quota: 10, windowS: 60 }
   const names = [

@@ -151,7 +151,7 @@ describe('a bulk request', () => {
 })
 
 test('one limit that refuses leaves the tokens of the others', async () => {
-  await using api = await server('one: 1 in 60s on command.send; all: 20 in 60s')
+  await using api = await server('all: 20 in 60s; one: 1 in 60s on command.send')
   for (let i = 0; i < 4; i++) await api.post('/v1/commands/note.write', { n: i })
   let reads = 0
   await until('the tokens to be back', async () => {

@@ -26,6 +26,11 @@ export const LIMITING_MUTANTS: readonly Mutant[] = [
         search: 'level = math.min(burst - others - mine, level + math.max(0, now - at) * rate)',
         replacement: 'level = math.min(burst, level + math.max(0, now - at) * rate)',
       },
+      {
+        file: BUCKET,
+        search: 'level = math.min(burst - others - kept, level',
+        replacement: 'level = math.min(burst, level',
+      },
     ],
     guards: [
       {
