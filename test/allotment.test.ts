@@ -90,7 +90,7 @@ async function stocked() {
 describe('a large limit', () => {
   test('the first request waits, the next are served from the stock without asking', async () => {
     const { asked, allotment, tally } = await stocked()
-    expect(asked[0]?.call).toMatchObject({ need: 1, wish: 2, used: 0, kept: 0 })
+    expect(asked[0]?.call).toMatchObject({ need: 1, wish: 2, used: 0, kept: 0, isSpent: false })
     expect(allotment.take(1, 1)).toBe(1)
     expect(asked.length).toBe(1)
     expect(tally).toMatchObject({ admitted: 2, held: 1, leased: 2 })
@@ -101,7 +101,7 @@ describe('a large limit', () => {
     void allotment.take(1, 1)
     expect(allotment.take(1, 1)).toBe(1)
     expect(asked.length).toBe(2)
-    expect(last().call).toMatchObject({ need: 0, used: 2, kept: 0 })
+    expect(last().call).toMatchObject({ need: 0, used: 3, kept: 0 })
     expect(last().call.wish).toBeGreaterThanOrEqual(2)
   })
 
@@ -123,7 +123,7 @@ describe('a large limit', () => {
     const { clock, asked, allotment, last, idle, tally } = await stocked()
     void allotment.take(1, 1)
     await clock.pass(100)
-    expect(last().call).toMatchObject({ used: 1, kept: 1, need: 0 })
+    expect(last().call).toMatchObject({ used: 2, kept: 1, need: 0 })
     last().answer({ granted: 1, free: 998 })
     await clock.pass(499)
     expect(asked.length).toBe(2)
@@ -150,7 +150,7 @@ describe('a small limit', () => {
     const { clock, asked, allotment, last } = world(SMALL)
     for (let i = 1; i <= 3; i++) {
       const taken = allotment.take(1, 1)
-      expect(last().call).toMatchObject({ need: 1, wish: 0, used: 0, kept: 0 })
+      expect(last().call).toMatchObject({ need: 1, wish: 0, used: 0, kept: 0, isSpent: true })
       last().answer({ granted: 1, free: 10 - i })
       expect(await taken).toBe(1)
       expect(asked.length).toBe(i)
@@ -226,7 +226,7 @@ test('closing gives back what is held', async () => {
   const { allotment, last } = await stocked()
   const closed = allotment.close()
   await settle()
-  expect(last().call).toMatchObject({ used: 0, kept: 0, need: 0, wish: 0 })
+  expect(last().call).toMatchObject({ used: 1, kept: 0, need: 0, wish: 0 })
   last().answer({ free: 1000 })
   await closed
 })

@@ -25,7 +25,7 @@ afterAll(async () => {
 })
 
 const NOTHING: QuotaCall = {
-  ...{ holder: 'a', used: 0, kept: 0, back: 0, need: 0, wish: 0, largest: 1, holdMs: 5000 },
+  ...{ holder: 'a', used: 0, kept: 0, back: 0, need: 0, wish: 0, largest: 1, holdMs: 5000, isSpent: true },
 }
 
 interface Counted extends QuotaCount {
@@ -50,6 +50,12 @@ describe.each([
     expect(await call({ need: 7 })).toMatchObject({ granted: 7, free: 3 })
     expect(await call({ need: 5, holder: 'b' })).toMatchObject({ granted: 3, free: 0 })
     expect(await call({ need: 5, wish: 5 })).toMatchObject({ granted: 0, free: 0 })
+  })
+
+  test('what is needed may be held instead of used, and is told as used later', async () => {
+    const { call } = make()
+    expect(await call({ need: 4, isSpent: false })).toMatchObject({ granted: 4, free: 6 })
+    expect(await call({ used: 1, kept: 0 })).toMatchObject({ free: 9 })
   })
 
   test('all or nothing gets nothing where there is too little', async () => {

@@ -52,8 +52,8 @@ const HOLD_MS = 1000
 /** Before a second is over by Redis's count, our own clock must have given up the stock. */
 const STOCK_TRUST_MS = 950
 const IDLE_MS = 500
-/** So long a request waits for an answer. */
-const ANSWER_LIMIT_MS = 250
+/** So long a request waits for an answer, in two steps: between them what came while this process stood still is read. */
+const ANSWER_STEP_MS = 125
 /** After that nobody asks for a while. */
 const BLIND_MS = 250
 /** Somebody else may give back what was not there: look again after so long at the latest. */
@@ -219,7 +219,8 @@ export class Allotment {
     const call: QuotaCall = {
       holder: `${this.#parts.holder}.${this.#generation}`,
       ...{ used: this.#used, kept, back: this.#back, need: Math.min(need, this.#size), largest },
-      ...{ wish: this.#target - kept, holdMs: HOLD_MS },
+      // Where uses are told anyway, they count from then: an answer may be long on its way.
+      ...{ isSpent: !this.#plan.isLeased, wish: this.#target - kept, holdMs: HOLD_MS },
     }
     this.#used = 0
     this.#back = 0
@@ -232,7 +233,9 @@ export class Allotment {
     const generation = this.#generation
     let answer: QuotaAnswer | undefined
     const limit = Promise.withResolvers<undefined>()
-    const timer = clock.after(ANSWER_LIMIT_MS, () => limit.resolve(undefined))
+    let timer = clock.after(ANSWER_STEP_MS, () => {
+      timer = clock.after(ANSWER_STEP_MS, () => limit.resolve(undefined))
+    })
     try {
       answer = await Promise.race([this.#parts.call(count, call), limit.promise])
     } catch {
@@ -242,8 +245,7 @@ export class Allotment {
     this.#calling = undefined
     const nowMs = clock.monotonicMs()
     if (answer === undefined) this.#goBlind(waiters, nowMs)
-    else if (generation !== this.#generation) this.#learnLate(answer, call, waiters, askedMs, nowMs)
-    else this.#learn(answer, call, waiters, askedMs, nowMs)
+    else this.#learn(answer, call, waiters, { askedMs, nowMs, isLate: generation !== this.#generation })
     this.#serveLate(nowMs)
   }
 
@@ -253,41 +255,41 @@ export class Allotment {
     for (const { wanted, settle } of waiters) settle(this.#unchecked(wanted))
   }
 
-  /** The stock was given up while the answer was under way: of what came, only what is used at once may be. */
-  #learnLate(
-    answer: QuotaAnswer,
-    call: QuotaCall,
-    waiters: readonly Waiter[],
-    askedMs: number,
-    nowMs: number,
-  ): void {
-    const needed = Math.min(call.need, answer.granted)
-    this.#learn({ ...answer, granted: needed }, call, waiters, askedMs, nowMs)
-  }
-
+  /**
+   * Of an answer that is late, because the stock was given up meanwhile, only what waits may use what it needs: all of it was
+   * granted to the old name, and will count as used.
+   */
   #learn(
     answer: QuotaAnswer,
     call: QuotaCall,
     waiters: readonly Waiter[],
-    askedMs: number,
-    nowMs: number,
+    {
+      askedMs,
+      nowMs,
+      isLate,
+    }: { readonly askedMs: number; readonly nowMs: number; readonly isLate: boolean },
   ): void {
     const { free, nextMs, largestMs, granted } = answer
     this.#free = free
     this.#nextAtMs = nowMs + nextMs
     this.#largest = call.largest
     this.#largestAtMs = nowMs + largestMs
-    const needed = Math.min(call.need, granted)
-    this.#setStock(this.#stock + granted - needed)
-    this.#parts.tally.leased += granted - needed
-    this.#stockUntilMs = askedMs + STOCK_TRUST_MS
     const blockMs = Math.min(BLOCK_MS_MAX, Math.max(nextMs, this.#plan.pauseMs))
     this.#blockedUntilMs = free === 0 ? askedMs + blockMs : 0
+    const needed = Math.min(call.need, granted)
     let left = needed
     for (const waiter of waiters) left -= this.#serve(waiter, left)
-    if (left === 0) return
-    this.#back += left
-    this.#blockedUntilMs = 0
+    if (isLate) return
+    this.#stockUntilMs = askedMs + STOCK_TRUST_MS
+    this.#parts.tally.leased += granted - needed
+    this.#setStock(this.#stock + granted - needed)
+    if (!call.isSpent) {
+      this.#used += needed - left
+      this.#setStock(this.#stock + left)
+    } else if (left > 0) {
+      this.#back += left
+      this.#blockedUntilMs = 0
+    }
   }
 
   /** Settles with as many of the tokens as fit; answers how many. */

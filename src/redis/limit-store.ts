@@ -18,6 +18,8 @@ export interface QuotaCall {
   readonly back: number
   /** To be used at once, as many as there are. */
   readonly need: number
+  /** They count as used from now; else they are held, and told as used with the next call. */
+  readonly isSpent: boolean
   /** To be held beside them. */
   readonly wish: number
   /** The most that must come together. */
@@ -57,8 +59,8 @@ export async function callQuota(
   { quota, keys }: QuotaCount,
   call: QuotaCall,
 ): Promise<QuotaAnswer> {
-  const { holder, used, kept, back, need, wish, holdMs, largest } = call
-  const args = [holder, used, kept, back, need, wish, holdMs, largest]
+  const { holder, used, kept, back, need, wish, holdMs, largest, isSpent } = call
+  const args = [holder, used, kept, back, need, wish, holdMs, largest, isSpent ? '1' : '']
   const reply =
     quota.kind === 'bucket'
       ? await link.run('limit-bucket', [keys.state], [quota.burst, quota.ratePerS / 1e6, ...args])

@@ -3,7 +3,8 @@
 -- there to take: held and free together never exceed the burst, so the division among processes lets nothing more through.
 -- KEYS: 1 bucket (hash: `level`, `at`; per holder `<tokens> <until µs>`)
 -- ARGV: 1 burst, 2 tokens per µs, 3 holder, 4 of its tokens used since, 5 of them kept, 6 taken before and not used,
---       7 needed now, 8 wished beside, 9 ms for which a silent holder keeps its tokens, 10 largest single need
+--       7 needed now, 8 wished beside, 9 ms for which a silent holder keeps its tokens, 10 largest single need,
+--       11 '1' when what is needed now counts as used, '' when the holder tells it later
 -- Returns: {granted, free after, ms until one more is there (0: full), ms until the largest need is there}
 local call = redis.call
 local burst, rate, me = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -38,7 +39,8 @@ if need == largest and free < need then needed = 0 end
 -- Beside what is waited for, only a part of the rest: when little is left, it goes to whoever uses it first.
 local granted = needed + math.min(wish, math.ceil((free - needed) / 4))
 level = level - granted
-local held = kept + granted - needed
+local held = kept + granted
+if ARGV[11] == '1' then held = held - needed end
 for _, field in ipairs(gone) do call('HDEL', KEYS[1], field) end
 call('HSET', KEYS[1], 'level', string.format('%.6f', level), 'at', string.format('%d', now))
 if held > 0 then call('HSET', KEYS[1], me, string.format('%d %d', held, now + holdMs * 1000))

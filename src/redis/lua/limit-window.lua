@@ -3,7 +3,8 @@
 -- that slot has wholly left the window; what processes hold in advance counts as used. So there are never too many.
 -- KEYS: 1 state (hash: `used`, uses in the log; per holder `<tokens> <until µs>`), 2 log (list: `<slot> <uses>`, oldest first)
 -- ARGV: 1 quota, 2 µs of a slot, 3 slots of the window, 4 holder, 5 of its tokens used since, 6 of them kept, 7 taken before
---       and not used, 8 needed now, 9 wished beside, 10 ms for which a silent holder keeps its tokens, 11 largest single need
+--       and not used, 8 needed now, 9 wished beside, 10 ms for which a silent holder keeps its tokens, 11 largest single need,
+--       12 '1' when what is needed now counts as used, '' when the holder tells it later
 -- Returns: {granted, free after, ms until the oldest uses leave (0: there are none), ms until the largest need is there}
 local call = redis.call
 local quota, slotUs, slots, me = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -55,7 +56,9 @@ local needed = math.min(need, free)
 if need == largest and free < need then needed = 0 end
 -- Beside what is waited for, only a part of the rest: when little is left, it goes to whoever uses it first.
 local granted = needed + math.min(wish, math.ceil((free - needed) / 4))
-local entering = written + used + needed - back
+local spent = 0
+if ARGV[12] == '1' then spent = needed end
+local entering = written + used + spent - back
 total = total + entering
 while entering < 0 and newest do
   call('RPOP', KEYS[2])
@@ -74,7 +77,7 @@ end
 total = math.max(0, total)
 free = math.max(0, free - granted)
 
-local held = kept + granted - needed
+local held = kept + granted - spent
 for _, field in ipairs(gone) do call('HDEL', KEYS[1], field) end
 call('HSET', KEYS[1], 'used', string.format('%d', total))
 if held > 0 then call('HSET', KEYS[1], me, string.format('%d %d', held, now + holdMs * 1000))
