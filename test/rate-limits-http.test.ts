@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { z } from 'zod'
 import { defineCommand } from '../src/contracts/command.ts'
+import { ANYBODY, type Principal } from '../src/contracts/principal.ts'
 import { defineStream } from '../src/contracts/stream.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { type PublicServerOptions, startPublicServer } from './support/public-server.ts'
@@ -27,8 +28,11 @@ afterAll(async () => {
 })
 
 /** `$` in a rule is a name that no other test has. */
-const server = (rateLimits: string, limiting: PublicServerOptions['limiting'] = {}) =>
-  startPublicServer(redis, catalogue, { rateLimits: rateLimits.replaceAll('$', `r${rules++}`), limiting })
+const server = (rateLimits: string, options: Partial<PublicServerOptions> = {}) =>
+  startPublicServer(redis, catalogue, {
+    rateLimits: rateLimits.replaceAll('$', `r${rules++}`),
+    ...options,
+  })
 
 const note = (n: number) => ({ type: 'note.write', payload: { n } })
 const toldOf = ({ headers }: Response) =>
@@ -159,11 +163,12 @@ test('one limit that refuses leaves the tokens of the others', async () => {
 })
 
 test('a limit by credential, tenant, route and type counts each of them for itself', async () => {
-  const subjectOf = ({ headers }: Request) => {
+  const identify = (headers: Headers): Principal => {
     const [tenant = '', credential = ''] = (headers.get('authorization') ?? '').split('/')
-    return { tenant, credential }
+    return { ...ANYBODY, tenant, credential }
   }
-  await using api = await server('$: 1 in 60s by tenant, credential, route, type', { subjectOf })
+  const guard = { identify, streamOfType: () => 'main' }
+  await using api = await server('$: 1 in 60s by tenant, credential, route, type', { guard })
   const send = (who: string, type: string) =>
     api.post(`/v1/commands/${type}`, { n: 1 }, { authorization: who }).then(({ status }) => status)
   expect(await send('acme/a', 'note.write')).toBe(202)
@@ -187,7 +192,7 @@ test('without an identity all share one count, whatever address they claim to ha
 })
 
 test('X-RateLimit headers come when they are asked for, and tell of the limit that is nearest', async () => {
-  await using api = await server('wide: 40 in 60s; narrow: 7 in 60s', { legacyHeaders: true })
+  await using api = await server('wide: 40 in 60s; narrow: 7 in 60s', { limiting: { legacyHeaders: true } })
   const { headers } = await api.post('/v1/commands/note.write', { n: 1 })
   expect(headers.get('x-ratelimit-limit')).toBe('7')
   expect(headers.get('x-ratelimit-remaining')).toBe('6')

@@ -3,6 +3,8 @@
  * `windowS`) or a token bucket (`ratePerS` with `burst`); it has one count for each different value of what it counts by.
  */
 
+import type { Principal } from './principal.ts'
+
 /** What a rule may count by; one count for everybody when it names none. */
 export const RATE_LIMIT_SUBJECTS = ['tenant', 'credential', 'route', 'type'] as const
 export type RateLimitSubject = (typeof RATE_LIMIT_SUBJECTS)[number]
@@ -26,11 +28,5 @@ export interface RateLimitRule {
   readonly types?: readonly string[]
 }
 
-/** Who sends a request. */
-export interface RequestSubject {
-  readonly credential: string
-  readonly tenant: string
-}
-
-/** A request that carries no identity: all of these share one count. */
-export const ANONYMOUS: RequestSubject = Object.freeze({ credential: 'anonymous', tenant: 'anonymous' })
+/** Whom a request counts against. Both are '' where nobody needs a credential: all of these share one count. */
+export type RequestSubject = Pick<Principal, 'credential' | 'tenant'>

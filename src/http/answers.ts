@@ -181,7 +181,14 @@ function toldOf(c: RouteContext): Told {
 }
 
 function exchangeOf(c: RouteContext): Exchange {
-  return { request: c.req.raw, server: c.env, url: c.req.url, path: c.req.path, params: [], principal: c.env?.principal ?? ANYBODY }
+  return {
+    request: c.req.raw,
+    server: c.env,
+    url: c.req.url,
+    path: c.req.path,
+    params: [],
+    principal: c.env?.principal ?? ANYBODY,
+  }
 }
 
 /** Who only reads has nothing that may or may not be stored. */

@@ -182,7 +182,8 @@ async function sendMany(
       parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const allowed = access?.allowedItems(principal, items) ?? items
-    const admitted = limits === undefined ? allowed : await limits.admitItems(request, principal, allowed, atomic)
+    const admitted =
+      limits === undefined ? allowed : await limits.admitItems(request, principal, allowed, atomic)
     return bulkResponse(await submitReadable(bus, admitted, { atomic }), bus.options.durability)
   } finally {
     bodies.leave(place)

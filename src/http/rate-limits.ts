@@ -8,11 +8,11 @@
  */
 import { isRefusal, type MaybeSubmission } from '../commands/readable-submissions.ts'
 import { MillraceError } from '../contracts/errors.ts'
-import { ANONYMOUS, type RequestSubject } from '../contracts/rate-limit.ts'
+import type { RequestSubject } from '../contracts/rate-limit.ts'
 import type { Claim, RateLimiter } from '../limits/rate-limiter.ts'
 import { takeAll, takeEach, takeTogether } from '../limits/takings.ts'
 import { checkRateLimitNames } from '../policies/rate-limit-rules.ts'
-import type { Passage, RouteGuard } from './answers.ts'
+import type { Passage, RouteLimits } from './answers.ts'
 import type { Exchange } from './direct-routes.ts'
 
 export interface RateLimitParts {
@@ -21,15 +21,13 @@ export interface RateLimitParts {
   readonly types: ReadonlySet<string>
   /** `X-RateLimit-…` too. */
   readonly legacyHeaders: boolean
-  /** Who sends a request. Default: all are anonymous, and share one count. */
-  readonly subjectOf?: (request: Request) => RequestSubject | undefined
 }
 
 const SEND = 'command.send'
 const SEND_BULK = 'command.send-bulk'
 const EXEMPT = /^(?:health\.|problem$)/
 
-export class RateLimits implements RouteGuard {
+export class RateLimits implements RouteLimits {
   readonly #parts: RateLimitParts
   /** What a bulk request fell under, until it is answered. */
   readonly #bulkClaims = new WeakMap<Request, readonly Claim[]>()
@@ -52,7 +50,7 @@ export class RateLimits implements RouteGuard {
     const isSend = route === SEND
     return (exchange, proceed) => {
       const type = isSend ? this.#declared(exchange.params[0]) : undefined
-      const claims = limiter.claims(route, type, this.#subject(exchange.request))
+      const claims = limiter.claims(route, type, exchange.principal)
       if (claims.length === 0) return proceed(exchange)
       const finish = (refused: Claim | undefined): Response | Promise<Response> => {
         if (refused !== undefined) return this.#tell(refuse(exchange, quotaError(claims, refused, 1)), claims)
@@ -68,7 +66,7 @@ export class RateLimits implements RouteGuard {
   /** What has nothing left is refused before its body is read. */
   #bulkPassage(refuse: (exchange: Exchange, error: unknown) => Response): Passage {
     return async (exchange, proceed) => {
-      const claims = this.#parts.limiter.claims(SEND_BULK, undefined, this.#subject(exchange.request))
+      const claims = this.#parts.limiter.claims(SEND_BULK, undefined, exchange.principal)
       const exhausted = claims.find(({ allotment }) => allotment.isExhausted)
       if (exhausted !== undefined) {
         return this.#tell(refuse(exchange, quotaError(claims, exhausted, 1)), claims)
@@ -88,10 +86,10 @@ export class RateLimits implements RouteGuard {
    */
   async admitItems(
     request: Request,
+    subject: RequestSubject,
     items: readonly MaybeSubmission[],
     atomic: boolean,
   ): Promise<readonly MaybeSubmission[]> {
-    const subject = this.#subject(request)
     const byType = new Map<string | undefined, readonly Claim[]>()
     const claimsOf = (item: MaybeSubmission): readonly Claim[] => {
       const type = isRefusal(item) ? undefined : this.#declared(item.type)
@@ -115,10 +113,6 @@ export class RateLimits implements RouteGuard {
       const refused = refusals[index]
       return refused === undefined || isRefusal(item) ? item : quotaError(claims[index] ?? [], refused, 1)
     })
-  }
-
-  #subject(request: Request): RequestSubject {
-    return this.#parts.subjectOf?.(request) ?? ANONYMOUS
   }
 
   /** Undefined for a type that the application does not have: what a client invents gets no count of its own. */

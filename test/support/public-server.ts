@@ -40,7 +40,7 @@ export interface PublicServerOptions {
   readonly guard?: Guard
   /** Rules as in MILLRACE_RATE_LIMITS. */
   readonly rateLimits?: string
-  readonly limiting?: Partial<Pick<RateLimitParts, 'legacyHeaders' | 'subjectOf'>>
+  readonly limiting?: Partial<Pick<RateLimitParts, 'legacyHeaders'>>
   /** For durability `replicated`. */
   readonly quorum?: ReplicaQuorum
 }
