@@ -52,6 +52,7 @@ export {
   type ProjectionOptions,
   type ViewKeys,
 } from './contracts/projection.ts'
+export type { RateLimitRule, RateLimitSubject } from './contracts/rate-limit.ts'
 export {
   defineSchedule,
   type ScheduleDefinition,

@@ -13,7 +13,7 @@ const floors = [
   ['policies'],
   ['redis'],
   ['runtime'],
-  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases', 'identity'],
+  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases', 'identity', 'limits'],
   ['config', 'http', 'host', 'cli', 'client', 'index.ts', 'testing.ts', 'client.ts'],
 ]
 

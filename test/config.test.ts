@@ -74,6 +74,16 @@ const told: readonly Mistake[] = [
     env: { MILLRACE_DURABILITY: 'replicated' },
     says: /"replicated", and a redis-server of our own has no replicas: name a primary .* with REDIS_URL/,
   },
+  {
+    name: 'a rate limit that is none',
+    env: { MILLRACE_RATE_LIMITS: 'api: 100 per minute' },
+    says: /MILLRACE_RATE_LIMITS holds "api: 100 per minute", which is no rule; write "name: 100 in 60s/,
+  },
+  {
+    name: 'a rate limit on a route that does not exist',
+    args: ['--rate-limits', 'api: 100 in 60s on command.sned'],
+    says: /names the route "command.sned", which does not exist \(did you mean "command.send"\?\)/,
+  },
   { name: 'a tier that is none', env: { MILLRACE_DURABILITY: 'fsnc' }, says: /did you mean "fsync"\?/ },
   {
     name: 'a log level that is none',

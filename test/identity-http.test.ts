@@ -251,6 +251,33 @@ describe('what those who may not learn', () => {
     expect(atomic.status).toBe(422)
   })
 
+  test('a CloudEvent is judged by its type, in every mode', async () => {
+    const context = { specversion: '1.0', id: '1', source: '/shop' }
+    const body = (type: string) => JSON.stringify({ ...context, type, data: { id: '1' } })
+    const send = (headers: Record<string, string>, text: string) =>
+      api.fetch('/v1/commands', {
+        method: 'POST',
+        headers: { ...headers, ...bearer('commands:write:orders') },
+        body: text,
+      })
+    for (const [type, status] of [
+      ['order.place', 202],
+      ['invoice.charge', 403],
+      ['nosuch', 403],
+    ] as const) {
+      const structured = await send({ 'content-type': 'application/cloudevents+json' }, body(type))
+      expect([type, structured.status]).toEqual([type, status])
+      const attributes = { 'ce-specversion': '1.0', 'ce-id': '2', 'ce-source': '/shop', 'ce-type': type }
+      const binary = await send({ ...json, ...attributes }, '{"id":"1"}')
+      expect([type, binary.status]).toEqual([type, status])
+    }
+    const batch = await send(
+      { 'content-type': 'application/cloudevents-batch+json' },
+      `[${body('invoice.charge')},${body('order.place')}]`,
+    )
+    expect(await batch.json()).toMatchObject({ accepted: 1, rejected: 1 })
+  })
+
   test('a path that only looks like an open one is not', async () => {
     for (const target of [
       '/livez/',

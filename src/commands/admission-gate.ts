@@ -2,7 +2,7 @@
  * The door in front of the command streams: open or closed by samples of depth, age and memory, taken on a timer. The same
  * looks tell the time that Redis has.
  *
- * A request only reads the last verdict. A gate that can't sample keeps its verdict; whether Redis answers at all is seen
+ * The nearer a stream comes to a limit, the sooner the next sample. A request only reads the last verdict. A gate that can't sample keeps its verdict; whether Redis answers at all is seen
  * from the connection, not from here.
  */
 import { MillraceError } from '../contracts/errors.ts'
@@ -10,10 +10,13 @@ import type { StreamDefinition } from '../contracts/stream.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import {
   type AdmissionLimits,
+  type AdmissionState,
   type AdmissionVerdict,
   decideAdmission,
   type LoadSample,
+  NOT_SAMPLED,
   OPEN,
+  samplePauseMs,
 } from '../policies/admission.ts'
 import { EvictionSigns } from '../policies/eviction-signs.ts'
 import { LossSigns, type StreamSign } from '../policies/loss-signs.ts'
@@ -33,15 +36,21 @@ export interface AdmissionGateParts {
   readonly streams: ReadonlyMap<string, StreamDefinition>
   readonly clock: Clock
   readonly telemetry: Telemetry
+  /** For every stream, beside what the stream itself declares. */
   readonly limits: Omit<AdmissionLimits, 'waitedMsMax'>
+  /** The longest pause between two samples. */
   readonly sampleMs: number
 }
+
+/** The shortest pause between two samples, ms, and what it is for each partition that is looked at. */
+const SAMPLE_MS_MIN = 25
+const PARTITION_SAMPLE_MS = 0.5
 
 /** What stands in front of one stream. */
 export interface Door {
   readonly stream: string
   verdict: AdmissionVerdict
-  sample: LoadSample | undefined
+  state: AdmissionState
 }
 
 /** @throws MillraceError `admission.overloaded` */
@@ -60,22 +69,24 @@ export class AdmissionGate extends PeriodicService {
   readonly #time = new ServerTime()
   readonly #eviction = new EvictionSigns()
   readonly #loss = new LossSigns()
+  readonly #shortestMs: number
   #sampledAtMs = Number.NEGATIVE_INFINITY
 
   constructor(parts: AdmissionGateParts) {
     const { clock, telemetry, sampleMs } = parts
-    super({ name: 'admission', clock, telemetry, pauseMinMs: sampleMs, pauseMaxMs: sampleMs }, async () => {
-      await this.sample()
-      return undefined
-    })
+    const partitions = [...parts.streams.values()].reduce((sum, stream) => sum + stream.partitions, 0)
+    const shortestMs = Math.min(sampleMs, Math.max(SAMPLE_MS_MIN, partitions * PARTITION_SAMPLE_MS))
+    const pauses = { pauseMinMs: shortestMs, pauseMaxMs: sampleMs }
+    super({ name: 'admission', clock, telemetry, ...pauses }, () => this.sample())
     this.#parts = parts
+    this.#shortestMs = shortestMs
   }
 
   /** The door of a stream; the same object as long as the gate lives. */
   door(stream: string): Door {
     const known = this.#doors.get(stream)
     if (known !== undefined) return known
-    const door: Door = { stream, verdict: OPEN, sample: undefined }
+    const door: Door = { stream, verdict: OPEN, state: NOT_SAMPLED }
     this.#doors.set(stream, door)
     return door
   }
@@ -88,9 +99,9 @@ export class AdmissionGate extends PeriodicService {
   /** Redis's clock, a little early rather than late, ms since 1970; NaN before the first sample. */
   readonly serverNowMs = (): number => this.#time.at(this.#parts.clock.monotonicMs())
 
-  /** Takes one sample and decides for every stream. */
-  async sample(): Promise<void> {
-    const { link, streams, clock } = this.#parts
+  /** Takes one sample and decides for every stream. Answers after how long the next one is due, ms. */
+  async sample(): Promise<number> {
+    const { link, streams, clock, sampleMs } = this.#parts
     const askedMs = clock.monotonicMs()
     const [state, loads] = await Promise.all([
       readServerState(link),
@@ -102,14 +113,28 @@ export class AdmissionGate extends PeriodicService {
     this.#watchEviction(state)
     const limitBytes = state.limitBytes || state.systemBytes
     const memoryRatio = limitBytes > 0 ? state.usedBytes / limitBytes : 0
+    let pauseMs = sampleMs
     for (const { stream, depth, waitedMs: waited } of loads) {
       const sample: LoadSample = { atMs, depth, memoryRatio, waitedMs: waited }
-      const limits = { ...this.#parts.limits, waitedMsMax: stream.waitingMsMax }
+      const limits = this.#limitsOf(stream)
       const door = this.door(stream.name)
-      door.verdict = decideAdmission(sample, door.sample, door.verdict.open, limits)
-      door.sample = sample
+      const before = door.state.sample
+      door.state = decideAdmission(door.state, sample, limits, sampleMs)
+      door.verdict = door.state.verdict
+      const bounds = { minMs: this.#shortestMs, maxMs: sampleMs }
+      pauseMs = Math.min(pauseMs, samplePauseMs(before, sample, limits, bounds))
     }
     await this.#watchLoss(loads)
+    return pauseMs
+  }
+
+  #limitsOf({ waitingCountMax, memoryShareMax, waitingMsMax }: StreamDefinition): AdmissionLimits {
+    const { depthMax, memoryRatioMax } = this.#parts.limits
+    return {
+      depthMax: Math.min(depthMax, waitingCountMax),
+      memoryRatioMax: Math.min(memoryRatioMax, memoryShareMax),
+      waitedMsMax: waitingMsMax,
+    }
   }
 
   /** Workers raise the alarm; where none runs, new processes still get to know the ids that were given out. */
@@ -145,7 +170,7 @@ async function readLoad(link: RedisLink, stream: StreamDefinition): Promise<Stre
   )
   return {
     stream,
-    depth: parts.reduce((sum, { commands, ready }) => sum + commands.entries + ready.entries, 0),
+    depth: parts.reduce((sum, { commands, ready }) => sum + commands.unfinished + ready.unfinished, 0),
     waitedMs: Math.max(0, ...parts.map(waitedMs)),
     signs: parts.map(({ commands }) => signOf(commands)),
   }

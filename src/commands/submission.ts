@@ -27,11 +27,11 @@ export interface CommandBusOptions {
   readonly idempotencyRecordsMax: number
   /** Longest delay. Default 366 days. */
   readonly delayMsMax: number
-  /** Entries of one stream at which the door closes. Default 10 000 000. */
+  /** Unfinished commands of any stream at which its door closes, whatever the stream allows. Default 10 000 000. */
   readonly depthMax: number
   /** Share of Redis's memory at which every door closes. Default 0.85. */
   readonly memoryRatioMax: number
-  /** Pause between two samples of depth and memory. Default 250 ms. */
+  /** Longest pause between two samples of depth and memory; near a limit they come sooner. Default 250 ms. */
   readonly sampleMs: number
 }
 

@@ -39,6 +39,8 @@ export const VARIABLES = [
   'MILLRACE_COMMAND_WAIT_MAX_MS',
   'MILLRACE_AUTOSCALE_TARGET',
   'MILLRACE_CORS_ORIGINS',
+  'MILLRACE_RATE_LIMITS',
+  'MILLRACE_RATE_LIMIT_HEADERS',
 ] as const
 
 export type Variable = (typeof VARIABLES)[number]

@@ -6,6 +6,7 @@
 import { resolve } from 'node:path'
 import { DURABILITIES, type Durability } from '../contracts/durability.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import { parseRateLimits, type RateLimit } from '../policies/rate-limit-rules.ts'
 import { addressOptions } from '../redis/address.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
 import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
@@ -57,7 +58,14 @@ export interface Settings extends IdentitySettings {
   readonly autoscaleTarget: number
   /** Origins whose pages may use the public listener; `*` alone for all, empty for none. */
   readonly corsOrigins: readonly string[]
+  /** Empty: requests are not limited. */
+  readonly rateLimits: readonly RateLimit[]
+  readonly rateLimitHeaders: RateLimitHeaders
 }
+
+/** `both`: `X-RateLimit-…` beside the standard's. */
+export const RATE_LIMIT_HEADERS = ['standard', 'both'] as const
+export type RateLimitHeaders = (typeof RATE_LIMIT_HEADERS)[number]
 
 export type SettingName = keyof Settings
 
@@ -241,6 +249,20 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '',
     parse: parseOrigins,
   },
+  rateLimits: {
+    variable: 'MILLRACE_RATE_LIMITS',
+    flag: '--rate-limits <rules>',
+    help: 'such as "api: 100 in 60s by credential; writes: 50/s burst 100 by tenant on command.send"; none unless given',
+    fallback: '',
+    parse: (text, where) => parseRateLimits(text ?? '', where),
+  },
+  rateLimitHeaders: {
+    variable: 'MILLRACE_RATE_LIMIT_HEADERS',
+    flag: '--rate-limit-headers <which>',
+    help: 'standard (RateLimit, RateLimit-Policy), or both (X-RateLimit-* too)',
+    fallback: 'standard',
+    parse: oneOf(RATE_LIMIT_HEADERS),
+  },
 }
 
 export const SETTING_NAMES: readonly SettingName[] = Object.keys(SETTINGS) as SettingName[]
@@ -270,9 +292,14 @@ export function givenInCode(names: readonly SettingName[], options: object): Giv
   for (const name of names) {
     const value: unknown = (options as Readonly<Record<string, unknown>>)[name]
     if (value === undefined) continue
-    given[name] = Array.isArray(value) ? value.join(',') : String(value)
+    given[name] = textOf(value)
   }
   return given
+}
+
+function textOf(value: unknown): string {
+  if (!Array.isArray(value)) return String(value)
+  return value.some((item) => typeof item === 'object') ? JSON.stringify(value) : value.join(',')
 }
 
 export interface SettingLayers {
@@ -299,6 +326,8 @@ export function resolveSettings(layers: SettingLayers): Settings {
     commandWaitMaxMs: read('commandWaitMaxMs'),
     autoscaleTarget: read('autoscaleTarget'),
     corsOrigins: read('corsOrigins'),
+    rateLimits: read('rateLimits'),
+    rateLimitHeaders: read('rateLimitHeaders'),
   }
   checkListeners(settings)
   checkIdentity(settings)

@@ -40,6 +40,8 @@ export type RuntimeErrorCode =
   | 'identity.forbidden'
   /** Both secrets of a key are valid: one must go before a third comes. */
   | 'key.conflict'
+  /** More than a rate limit allows; nothing was done. */
+  | 'quota.exceeded'
   | 'not-found'
   | 'expired'
   | 'cancel.too-late'
@@ -73,6 +75,8 @@ export interface MillraceErrorDetails {
   /** Seconds after which a retry makes sense; becomes `Retry-After`. */
   readonly retryAfterS?: number
   readonly issues?: readonly PayloadIssue[]
+  /** Rate limits that were exceeded. */
+  readonly policies?: readonly string[]
 }
 
 export class MillraceError extends Error {
@@ -80,12 +84,14 @@ export class MillraceError extends Error {
   readonly code: ErrorCode
   readonly retryAfterS: number | undefined
   readonly issues: readonly PayloadIssue[]
+  readonly policies: readonly string[]
 
   constructor(code: ErrorCode, message: string, details: MillraceErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
     this.code = code
     this.retryAfterS = details.retryAfterS
     this.issues = details.issues ?? []
+    this.policies = details.policies ?? []
   }
 }
 

@@ -42,6 +42,10 @@ export interface StreamOptions {
    * Delays and backoffs don't count.
    */
   readonly waitingMsMax?: number
+  /** How many commands may be unfinished before no more are taken (503), 1 or more. Default 10 000 000. Delayed ones don't count. */
+  readonly waitingCountMax?: number
+  /** Share of Redis's memory in use at which no more are taken (503), 0.05-0.85. Default 0.85, which closes every stream. */
+  readonly memoryShareMax?: number
 }
 
 export interface StreamDefinition {
@@ -52,6 +56,8 @@ export interface StreamDefinition {
   readonly parkedMax: number
   readonly retention: Required<RetentionOptions>
   readonly waitingMsMax: number
+  readonly waitingCountMax: number
+  readonly memoryShareMax: number
 }
 
 const HOUR_MS = 3_600_000
@@ -65,6 +71,9 @@ const RETENTION_DEFAULTS: Required<RetentionOptions> = {
 }
 
 const PARKED_MAX_DEFAULT = 10_000
+const WAITING_COUNT_MAX_DEFAULT = 10_000_000
+const MEMORY_SHARE_MAX = 0.85
+const MEMORY_SHARE_MIN = 0.05
 
 export const DEFAULT_STREAM = 'main'
 
@@ -74,7 +83,10 @@ export const DEFAULT_STREAM = 'main'
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineStream(options: StreamOptions): StreamDefinition {
-  const known = ['name', 'partitions', 'ordering', 'parkedMax', 'retention', 'waitingMsMax']
+  const known = [
+    ...['name', 'partitions', 'ordering', 'parkedMax', 'retention'],
+    ...['waitingMsMax', 'waitingCountMax', 'memoryShareMax'],
+  ]
   checkKnownOptions('defineStream', options, known)
   const name = checkPlainName('Stream', options.name)
   const retention = { ...RETENTION_DEFAULTS, ...options.retention }
@@ -110,7 +122,22 @@ export function defineStream(options: StreamOptions): StreamDefinition {
     parkedMax,
     retention: Object.freeze(retention),
     waitingMsMax,
+    waitingCountMax: checkWhole(
+      `"waitingCountMax" of stream "${name}"`,
+      options.waitingCountMax ?? WAITING_COUNT_MAX_DEFAULT,
+      1,
+      Number.MAX_SAFE_INTEGER,
+    ),
+    memoryShareMax: checkShare(name, options.memoryShareMax ?? MEMORY_SHARE_MAX),
   })
+}
+
+function checkShare(name: string, share: unknown): number {
+  if (typeof share === 'number' && share >= MEMORY_SHARE_MIN && share <= MEMORY_SHARE_MAX) return share
+  throw new MillraceError(
+    'definition.invalid',
+    `"memoryShareMax" of stream "${name}" is ${JSON.stringify(share)}; use a number from ${MEMORY_SHARE_MIN} to ${MEMORY_SHARE_MAX}.`,
+  )
 }
 
 function checkOrdering(name: string, ordering: unknown): Ordering {

@@ -15,6 +15,8 @@ export interface TelemetryEvents {
     reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'
     count: number
   }
+  /** Requests or commands over a rate limit, told at most once a second for each policy. */
+  'rate-limit.refused': { policy: string; count: number }
   /** A client went away before its body or its answer was through. */
   'request.aborted': { route: string }
   /** A request ran into a fault of ours; its answer was 500. */

@@ -19,6 +19,7 @@ import { MillraceError } from '../contracts/errors.ts'
 import type { Lease, LeaseOptions } from '../contracts/lease.ts'
 import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
+import type { RateLimitRule } from '../contracts/rate-limit.ts'
 import type { TelemetryListener } from '../contracts/telemetry.ts'
 import { Leases } from '../leases/leases.ts'
 import { type Definition, versionKey } from '../policies/catalogue.ts'
@@ -34,7 +35,7 @@ import { checkRole, listenersOf, type Role, type RoleUrls, startRole } from './r
 import { logTelemetry } from './telemetry-log.ts'
 
 export interface MillraceOptions
-  extends Partial<Omit<Settings, 'redisUrl' | 'redisServer' | 'allowUnsafe' | 'logLevel'>> {
+  extends Partial<Omit<Settings, 'redisUrl' | 'redisServer' | 'allowUnsafe' | 'logLevel' | 'rateLimits'>> {
   /** Default `all`: the four roles in one process. */
   readonly role?: Role
   /** What the process serves. Default: the modules of `workersFolder`. */
@@ -42,6 +43,8 @@ export interface MillraceOptions
   readonly redisUrl?: string
   readonly redisServer?: string
   readonly allowUnsafe?: readonly UnsafeName[]
+  /** Rules, or the text that MILLRACE_RATE_LIMITS would hold. Default: requests are not limited. */
+  readonly rateLimits?: readonly RateLimitRule[] | string
   /** Default: says nothing. */
   readonly logger?: Logger
   /** Sees all telemetry, from the first moment. */

@@ -32,6 +32,7 @@ import { Heartbeat, type HeartbeatOptions } from '../runtime/heartbeat.ts'
 import type { Service } from '../runtime/service.ts'
 import { AdminListener, type ProcessHealth } from './admin-listener.ts'
 import { openEntrance } from './command-entrance.ts'
+import { openRateLimits } from './rate-limiting.ts'
 import type { RoleGround } from './role-ground.ts'
 
 export const ROLES = ['all', 'api', 'work', 'project', 'schedule'] as const
@@ -157,12 +158,14 @@ class RoleStart {
     const views = await this.#run(new ViewReader({ links, command, catalogue, ids, clock, telemetry }))
     const bus = await this.#run(entrance)
     const ends = new EndWatch({ link: command, clock })
+    const limits = await openRateLimits(this.#ground)
     const { commandWaitMaxMs, corsOrigins } = settings
     const options = { commandWaitMaxMs, corsOrigins }
     const { app, answers, bodies } = createPublicApp({
-      ...{ bus, ends, views, clock, telemetry, options, guard: identity.guards.public },
+      ...{ bus, ends, views, limits, clock, telemetry, options, guard: identity.guards.public },
       ...this.#health,
     })
+    if (limits !== undefined) metrics.watchLimits(limits.limiter.policies)
     metrics.watchWaiting(bus)
     metrics.watchListener({ listener: 'public', answers, bodies })
     const stopLimitMs = Math.ceil(settings.drainLimitMs * ANSWERS_SHARE)

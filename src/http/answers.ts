@@ -4,6 +4,7 @@
  */
 import type { Context, Handler } from 'hono'
 import { describeError, type MillraceError } from '../contracts/errors.ts'
+import { ANYBODY } from '../contracts/principal.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
 import { randomId } from '../runtime/clock.ts'
 import { isAbort } from './body-reader.ts'
@@ -29,6 +30,14 @@ export interface RouteRules {
   direct(route: string, answer: ExchangeAnswer): ExchangeAnswer
 }
 
+/** Stands in front of a route: goes on with `proceed`, or answers instead. */
+export type Passage = (exchange: Exchange, proceed: ExchangeAnswer) => Response | Promise<Response>
+
+/** Asked once for each route, when it is added; undefined leaves the route as it is. */
+export interface RouteLimits {
+  passage(route: string, refuse: (exchange: Exchange, error: unknown) => Response): Passage | undefined
+}
+
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
@@ -47,11 +56,18 @@ function count(tally: Tally, { status }: Response): void {
 export class Answers {
   readonly #telemetry: Telemetry
   readonly #rules: RouteRules | undefined
+  readonly #limits: RouteLimits | undefined
   readonly #tallies = new Map<string, Tally>()
 
-  constructor(telemetry: Telemetry, rules?: RouteRules) {
+  constructor(telemetry: Telemetry, rules?: RouteRules, limits?: RouteLimits) {
     this.#telemetry = telemetry
     this.#rules = rules
+    this.#limits = limits
+  }
+
+  /** Names of the routes that were added so far. */
+  get routes(): readonly string[] {
+    return [...this.#tallies.keys()]
   }
 
   /** Answers by route and status since start. */
@@ -65,7 +81,7 @@ export class Answers {
   on(route: string, handler: Answer): Handler<HttpEnv> {
     const tally = this.#tally(route)
     const answer = this.#rules?.on(route, handler) ?? handler
-    return async (c) => {
+    const answering = async (c: RouteContext): Promise<Response> => {
       let response: Response
       try {
         response = await compressAnswer(c.req.raw, await answer(c))
@@ -75,6 +91,8 @@ export class Answers {
       count(tally, response)
       return response
     }
+    const passage = this.#passage(route)
+    return passage === undefined ? answering : (c) => passage(exchangeOf(c), () => answering(c))
   }
 
   /** The same for a route that is found directly; a promise only where the answer is one. */
@@ -91,7 +109,7 @@ export class Answers {
       count(tally, response)
       return response
     }
-    return (exchange) => {
+    const answering: ExchangeAnswer = (exchange) => {
       let response: Response | Promise<Response>
       try {
         response = answer(exchange)
@@ -102,6 +120,17 @@ export class Answers {
       count(tally, response)
       return response
     }
+    const passage = this.#passage(route)
+    return passage === undefined ? answering : (exchange) => passage(exchange, answering)
+  }
+
+  #passage(route: string): Passage | undefined {
+    const tally = this.#tally(route)
+    return this.#limits?.passage(route, (exchange, error) => {
+      const response = this.#fromError(exchange, route, error)
+      count(tally, response)
+      return response
+    })
   }
 
   /** The answer to what no route was reached for. */
@@ -152,6 +181,17 @@ function toldOf(c: RouteContext): Told {
   return { request: c.req.raw, path: c.req.path }
 }
 
+function exchangeOf(c: RouteContext): Exchange {
+  return {
+    request: c.req.raw,
+    server: c.env,
+    url: c.req.url,
+    path: c.req.path,
+    params: [],
+    principal: c.env?.principal ?? ANYBODY,
+  }
+}
+
 /** Who only reads has nothing that may or may not be stored. */
 function toldProblem({ request }: Told, error: unknown): Problem {
   const reads = request.method === 'GET' || request.method === 'HEAD'
@@ -162,7 +202,7 @@ function toldProblem({ request }: Told, error: unknown): Problem {
 /** Retry-After for everything that may go better later. */
 function retryHeaders(error: unknown): Readonly<Record<string, string>> {
   const status = statusOf(problemOf(error))
-  if (status !== 503 && status !== 425) return {}
+  if (status !== 503 && status !== 429 && status !== 425) return {}
   const wanted = (error as Partial<MillraceError>).retryAfterS ?? RETRY_AFTER_S
   return { 'retry-after': String(Math.max(1, Math.ceil(wanted))) }
 }

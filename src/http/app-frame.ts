@@ -4,7 +4,7 @@
  */
 import { Hono } from 'hono'
 import type { Telemetry } from '../contracts/telemetry.ts'
-import { Answers, jsonResponse, type RouteRules } from './answers.ts'
+import { Answers, jsonResponse, type RouteLimits, type RouteRules } from './answers.ts'
 import type { HttpEnv } from './http-env.ts'
 import { HttpMistake, PROBLEM_KINDS, type ProblemName, problemType } from './problem.ts'
 
@@ -13,9 +13,9 @@ export interface AppFrame {
   readonly answers: Answers
 }
 
-export function openApp(telemetry: Telemetry, rules?: RouteRules): AppFrame {
+export function openApp(telemetry: Telemetry, rules?: RouteRules, limits?: RouteLimits): AppFrame {
   const app = new Hono<HttpEnv>()
-  const answers = new Answers(telemetry, rules)
+  const answers = new Answers(telemetry, rules, limits)
   app.get(
     '/problems/:name',
     answers.on('problem', (c) => problemPage(c.req.param('name') ?? '')),

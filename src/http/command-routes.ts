@@ -28,6 +28,7 @@ import { readPreferences } from './preferences.ts'
 import { type PreferenceParts, preferredAnswer, preferredStatus } from './preferred-answer.ts'
 import { HttpMistake, problemFromError, problemOf, statusOf } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
+import type { RateLimits } from './rate-limits.ts'
 import { utf8Text } from './utf8-text.ts'
 
 export interface CommandBounds {
@@ -51,6 +52,7 @@ export interface CommandRouteParts extends PreferenceParts {
   readonly answers: Answers
   /** Undefined: everybody may send everything. */
   readonly access: Access | undefined
+  readonly limits?: Pick<RateLimits, 'admitItems'> | undefined
   readonly bounds: CommandBounds
 }
 
@@ -186,7 +188,7 @@ async function sendEvent(
   mode: 'structured' | 'binary',
 ): Promise<Response> {
   const { request, principal } = exchange
-  const { bus, bodies, access, bounds } = parts
+  const { bus, bodies, access, limits, bounds } = parts
   const { headers, url } = request
   if (mode === 'structured') bus.admitAny()
   else {
@@ -206,6 +208,7 @@ async function sendEvent(
       readEvent(mode, headers, body, trace),
     )
     access?.checkSending(principal, type)
+    await limits?.admitItems(request, principal, [{ type, payload }], true)
     accepted = await bus.submit(type, payload, { ...options, ...times })
   } finally {
     bodies.leave(place)
@@ -218,7 +221,7 @@ async function sendEvent(
 
 async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<Response> {
   const { request, principal } = exchange
-  const { bus, bodies, access, bounds } = parts
+  const { bus, bodies, access, limits, bounds } = parts
   const { headers, url } = request
   const mode = eventModeOf(headers)
   if (mode === 'structured' || mode === 'binary') return await sendEvent(exchange, parts, mode)
@@ -237,7 +240,9 @@ async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<R
         : parseBulk(media, body, { itemsMax: bounds.bulkItemsMax, key, trace }),
     )
     const allowed = access?.allowedItems(principal, items) ?? items
-    const outcomes = await submitReadable(bus, allowed, { atomic })
+    const admitted =
+      limits === undefined ? allowed : await limits.admitItems(request, principal, allowed, atomic)
+    const outcomes = await submitReadable(bus, admitted, { atomic })
     return await bulkResponse(headers, outcomes, bus.options.durability)
   } finally {
     bodies.leave(place)
@@ -295,9 +300,11 @@ function nothingAccepted(outcomes: readonly SubmitOutcome[]): HttpMistake {
   for (const outcome of outcomes) {
     if (outcome.accepted !== undefined) continue
     const name = problemOf(outcome.error)
-    if (statusOf(name) !== 503) continue
+    if (statusOf(name) !== 503 && name !== 'quota-exceeded') continue
     const retryAfterS = Math.ceil(outcome.error.retryAfterS ?? 1)
-    return new HttpMistake(name, outcome.error.message, { 'retry-after': String(retryAfterS) }, members)
+    const more = name === 'quota-exceeded' ? { 'violated-policies': outcome.error.policies } : {}
+    const headers = { 'retry-after': String(retryAfterS) }
+    return new HttpMistake(name, outcome.error.message, headers, { ...members, ...more })
   }
   return new HttpMistake('nothing-accepted', `All ${outcomes.length} commands were refused.`, {}, members)
 }

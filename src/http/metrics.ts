@@ -14,6 +14,7 @@ import Histogram from 'prom-client/lib/histogram.js'
 import Registry from 'prom-client/lib/registry.js'
 import { version } from '../../package.json' with { type: 'json' }
 import type { TelemetryEvents, TelemetryListener } from '../contracts/telemetry.ts'
+import type { Policy } from '../limits/rate-limiter.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { PartitionOverview } from '../redis/stream-overview.ts'
 import type { TelemetryHub } from '../runtime/telemetry-hub.ts'
@@ -78,6 +79,29 @@ export class Metrics implements MetricMaker {
 
   watchWaiting(source: WaitingMetrics): void {
     this.#waiting.push(source)
+  }
+
+  /** Only a process that limits has these. */
+  watchLimits(policies: readonly Policy[]): void {
+    const requests =
+      'Requests and commands that fell under a rate limit; unchecked: let through while Redis did not answer.'
+    this.#total('rate_limit_requests_total', requests, ['policy', 'verdict'], (counter) => {
+      for (const { name, tally } of policies) {
+        counter.inc({ policy: name, verdict: 'admitted' }, tally.admitted - tally.unchecked)
+        counter.inc({ policy: name, verdict: 'returned' }, tally.returned)
+        counter.inc({ policy: name, verdict: 'refused' }, tally.refused)
+        counter.inc({ policy: name, verdict: 'unchecked' }, tally.unchecked)
+      }
+    })
+    this.#total('rate_limit_calls_total', 'Times that Redis was asked.', ['policy'], (counter) => {
+      for (const { name, tally } of policies) counter.inc({ policy: name }, tally.calls)
+    })
+    this.#total('rate_limit_leased_tokens_total', 'Tokens taken in advance.', ['policy'], (counter) => {
+      for (const { name, tally } of policies) counter.inc({ policy: name }, tally.leased)
+    })
+    this.#gauge('rate_limit_held_tokens', 'Tokens held in advance now.', ['policy'], (gauge) => {
+      for (const { name, tally } of policies) gauge.set({ policy: name }, tally.held)
+    })
   }
 
   /** The text for a scrape: OpenMetrics when the Accept header asks for it. */

@@ -33,6 +33,7 @@ export type ProblemName =
   | 'idempotency-key-reused'
   | 'nothing-accepted'
   | 'view-not-there-yet'
+  | 'quota-exceeded'
   | 'command-failed'
   | 'command-expired'
   | 'command-lost'
@@ -153,6 +154,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     meaning:
       'The wait that Millrace-After asked for ran out before the view had passed the command. Ask again.',
   },
+  'quota-exceeded': {
+    status: 429,
+    title: 'Too many requests',
+    meaning:
+      'A rate limit of the operator has nothing left for now; `violated-policies` names it, RateLimit-Policy tells what it allows. Nothing was done. Retry after the time that Retry-After gives.',
+  },
   'command-failed': {
     status: 500,
     title: 'The command failed',
@@ -233,6 +240,7 @@ const PROBLEM_OF = {
   'identity.invalid': 'unauthenticated',
   'identity.forbidden': 'forbidden',
   'key.conflict': 'key-conflict',
+  'quota.exceeded': 'quota-exceeded',
   'not-found': 'not-found',
   expired: 'status-expired',
   'cancel.too-late': 'cancel-too-late',
@@ -254,10 +262,11 @@ const PROBLEM_OF = {
 
 /** Registered at IANA; all others are ours. */
 const IANA = 'https://iana.org/assignments/http-problem-types'
+const REGISTERED: ReadonlySet<ProblemName> = new Set(['temporary-reduced-capacity', 'quota-exceeded'])
 const PAGES = '/problems'
 
 export function problemType(name: ProblemName): string {
-  return name === 'temporary-reduced-capacity' ? `${IANA}#${name}` : `${PAGES}/${name}`
+  return REGISTERED.has(name) ? `${IANA}#${name}` : `${PAGES}/${name}`
 }
 
 /** Which problem an error is; a fault that is none of ours is `internal-error`. */
@@ -278,6 +287,7 @@ export interface Problem {
   readonly instance?: string
   readonly requestId?: string
   readonly errors?: readonly PayloadIssue[]
+  readonly 'violated-policies'?: readonly string[]
 }
 
 /** The body of a problem. The detail of a fault of ours stays in the log. */
@@ -299,8 +309,9 @@ export function describeProblem(
 export function problemFromError(error: unknown): Problem {
   const name = problemOf(error)
   if (name === 'internal-error') return describeProblem(name, '')
-  const { message, issues } = error as MillraceError
-  return describeProblem(name, message, issues)
+  const { message, issues, policies } = error as MillraceError
+  const problem = describeProblem(name, message, issues)
+  return name === 'quota-exceeded' ? { ...problem, 'violated-policies': policies } : problem
 }
 
 /** A mistake that has no error code because only HTTP knows it. Thrown by routes, answered in one place. */

@@ -14,6 +14,7 @@ import { CrossOriginApp, type CrossOrigins } from './cross-origin.ts'
 import { DirectRoutes } from './direct-routes.ts'
 import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
+import { type RateLimitParts, RateLimits } from './rate-limits.ts'
 import type { HttpApp } from './server.ts'
 import { addViewRoutes, type ViewSource } from './view-routes.ts'
 
@@ -57,6 +58,8 @@ export interface PublicAppParts<Address extends object = object> {
   readonly draining: () => boolean
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard | undefined
+  /** Undefined: none, and nothing of them on the way of a request. */
+  readonly limits?: RateLimitParts | undefined
   readonly options?: Partial<PublicAppOptions>
 }
 
@@ -71,16 +74,18 @@ export function createPublicApp<Address extends object>(parts: PublicAppParts<Ad
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
   const { bus, ends, views, clock, telemetry, health, started, draining, guard } = parts
   const access = guard && new Access(guard.streamOfType)
-  const frame = openApp(telemetry, access)
+  const limits = parts.limits && new RateLimits(parts.limits)
+  const frame = openApp(telemetry, access, limits)
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
   const { commandWaitMaxMs, corsOrigins } = options
-  const source = { bus, ends, bodies, answers, clock, access, commandWaitMaxMs, bounds: options }
-  addCommandRoutes(app, direct, source)
+  const source = { bus, ends, bodies, answers, clock, access, limits }
+  addCommandRoutes(app, direct, { ...source, commandWaitMaxMs, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame, ACCEPT_POST)
+  limits?.check(answers.routes)
   const guarded = guard === undefined ? direct : guardedApp(direct, direct, guard, answers)
   const isOpen = corsOrigins.length === 0
   return { app: isOpen ? guarded : new CrossOriginApp(guarded, corsOrigins), answers, bodies }

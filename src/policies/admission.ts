@@ -1,14 +1,16 @@
 /**
- * Whether producers may append to a stream: decided from samples of its depth, of how long its oldest entry has waited, and of
- * Redis's memory, never from a request.
+ * Whether producers may append to a stream: decided from samples of how many commands are unfinished, of how long the oldest
+ * has waited, and of Redis's memory, never from a request.
  *
- * The door closes at a limit and opens again a little below it, so that it does not flap. How long a producer should wait
- * follows from how fast the backlog shrank between the last two samples.
+ *   open ──a value reaches its limit──▶ closed ──every value that closed it fell a little below its limit──▶ open
+ *
+ * The way between the two marks keeps the door from flapping. While it is closed nothing comes in, so how fast a value falls
+ * is how fast the workers settle: from that follows when the door will open, and that is what producers are told.
  */
 export interface AdmissionLimits {
-  /** Entries of one stream, all partitions, at which the door closes. */
+  /** Unfinished commands of one stream, all partitions, at which the door closes. */
   readonly depthMax: number
-  /** Share of Redis's memory limit at which every door closes, (0, 1]. */
+  /** Share of Redis's memory limit at which it closes, (0, 1]. */
   readonly memoryRatioMax: number
   /** How long the oldest entry that no worker was given may have waited, ms. */
   readonly waitedMsMax: number
@@ -17,7 +19,7 @@ export interface AdmissionLimits {
 export interface LoadSample {
   /** Monotonic ms. */
   readonly atMs: number
-  /** Entries in the command and ready streams. */
+  /** Unfinished commands: those that wait and those in the hands of workers. */
   readonly depth: number
   /** Used memory as a share of the limit. */
   readonly memoryRatio: number
@@ -31,52 +33,142 @@ export type AdmissionVerdict =
 
 export const OPEN: AdmissionVerdict = Object.freeze({ open: true })
 
+/** A value at a time. */
+interface Point {
+  readonly atMs: number
+  readonly value: number
+}
+
+/** Since a value closed the door: how fast it falls is measured from `from`, and from `next` later on. */
+interface Closing {
+  readonly from: Point
+  readonly next: Point
+}
+
+const CAUSES = ['memory', 'depth', 'age'] as const
+type Cause = (typeof CAUSES)[number]
+
+/** What must be remembered from one sample to the next. */
+export interface AdmissionState {
+  readonly verdict: AdmissionVerdict
+  readonly sample: LoadSample | undefined
+  readonly closings: { readonly [Name in Cause]?: Closing }
+}
+
+export const NOT_SAMPLED: AdmissionState = Object.freeze({ verdict: OPEN, sample: undefined, closings: {} })
+
 /** A closed door opens again at this share of the limit that closed it. */
 const REOPEN_SHARE = 0.95
 const RETRY_MIN_S = 1
-const RETRY_MAX_S = 60
+const RETRY_MAX_S = 3600
 const RETRY_UNKNOWN_S = 5
+/** What falls more slowly than it did so far is waited for too. */
+const RETRY_MARGIN = 1.1
+/** How fast a value falls is measured over this long at least, once it was closed for as long, ms. */
+const MEASURE_MS = 5000
 
-/** `previous` is the sample before, if there was one; `wasOpen` tells what was decided from it. */
+/** `sampleMs` is the longest pause between two samples. */
 export function decideAdmission(
+  state: AdmissionState,
   sample: LoadSample,
-  previous: LoadSample | undefined,
-  wasOpen: boolean,
   limits: AdmissionLimits,
-): AdmissionVerdict {
-  const share = wasOpen ? 1 : REOPEN_SHARE
-  const memoryGoal = limits.memoryRatioMax * share
-  if (sample.memoryRatio >= memoryGoal) {
-    const percent = Math.round(sample.memoryRatio * 100)
-    const retryAfterS = secondsUntil(
-      memoryGoal,
-      sample.memoryRatio,
-      previous?.memoryRatio,
-      elapsedMs(sample, previous),
-    )
-    return { open: false, reason: `Redis uses ${percent} % of its memory`, retryAfterS }
+  sampleMs: number,
+): AdmissionState {
+  const closings: { [Name in Cause]?: Closing } = {}
+  let reason = ''
+  let retryAfterS = 0
+  for (const cause of CAUSES) {
+    const value = levelOf(cause, sample)
+    const limit = limitOf(cause, limits)
+    const before = state.closings[cause]
+    const goal = before === undefined ? limit : limit * REOPEN_SHARE
+    if (value < goal) continue
+    const closing = follow(before, { atMs: sample.atMs, value })
+    closings[cause] = closing
+    if (reason === '') reason = reasonOf(cause, value)
+    retryAfterS = Math.max(retryAfterS, secondsUntil(limit * REOPEN_SHARE, closing, sample, value, sampleMs))
   }
-  const depthGoal = limits.depthMax * share
-  if (sample.depth >= depthGoal) {
-    const retryAfterS = secondsUntil(depthGoal, sample.depth, previous?.depth, elapsedMs(sample, previous))
-    return { open: false, reason: `${sample.depth} commands wait in the stream`, retryAfterS }
-  }
-  const waitedGoalMs = limits.waitedMsMax * share
-  if (sample.waitedMs < waitedGoalMs) return OPEN
-  return {
-    open: false,
-    reason: `its oldest command waits for ${Math.round(sample.waitedMs / 1000)} s`,
-    retryAfterS: secondsUntil(waitedGoalMs, sample.waitedMs, previous?.waitedMs, elapsedMs(sample, previous)),
+  const verdict: AdmissionVerdict = reason === '' ? OPEN : { open: false, reason, retryAfterS }
+  return { verdict, sample, closings }
+}
+
+function levelOf(cause: Cause, { memoryRatio, depth, waitedMs }: LoadSample): number {
+  switch (cause) {
+    case 'memory':
+      return memoryRatio
+    case 'depth':
+      return depth
+    case 'age':
+      return waitedMs
+    default:
+      return cause satisfies never
   }
 }
 
-function elapsedMs(sample: LoadSample, previous: LoadSample | undefined): number {
-  return previous === undefined ? 0 : sample.atMs - previous.atMs
+function limitOf(cause: Cause, { memoryRatioMax, depthMax, waitedMsMax }: AdmissionLimits): number {
+  switch (cause) {
+    case 'memory':
+      return memoryRatioMax
+    case 'depth':
+      return depthMax
+    case 'age':
+      return waitedMsMax
+    default:
+      return cause satisfies never
+  }
 }
 
-function secondsUntil(goal: number, now: number, before: number | undefined, spanMs: number): number {
-  if (before === undefined || spanMs <= 0 || before <= now) return RETRY_UNKNOWN_S
-  const perMs = (before - now) / spanMs
-  const seconds = Math.ceil((now - goal) / perMs / 1000)
-  return Math.min(RETRY_MAX_S, Math.max(RETRY_MIN_S, seconds))
+function reasonOf(cause: Cause, value: number): string {
+  switch (cause) {
+    case 'memory':
+      return `Redis uses ${Math.round(value * 100)} % of its memory`
+    case 'depth':
+      return `${value} commands wait in the stream`
+    case 'age':
+      return `its oldest command waits for ${Math.round(value / 1000)} s`
+    default:
+      return cause satisfies never
+  }
+}
+
+/** A value that still grows is measured from its top. */
+function follow(before: Closing | undefined, now: Point): Closing {
+  if (before === undefined || now.value >= before.from.value) return { from: now, next: now }
+  return now.atMs - before.next.atMs >= MEASURE_MS ? { from: before.next, next: now } : before
+}
+
+function secondsUntil(
+  goal: number,
+  { from }: Closing,
+  { atMs }: LoadSample,
+  value: number,
+  sampleMs: number,
+): number {
+  const perMs = (from.value - value) / (atMs - from.atMs)
+  if (!(perMs > 0)) return RETRY_UNKNOWN_S
+  const untilMs = ((value - goal) / perMs) * RETRY_MARGIN + sampleMs
+  return Math.min(RETRY_MAX_S, Math.max(RETRY_MIN_S, Math.ceil(untilMs / 1000)))
+}
+
+/**
+ * The pause before the next sample: half of the time after which the first value would reach its limit if it went on as since
+ * the sample before. So what is let in beyond a limit is, for a load that does not jump, what comes in during `minMs` and the
+ * time of one sample; for one that jumps, during `maxMs`.
+ */
+export function samplePauseMs(
+  previous: LoadSample | undefined,
+  sample: LoadSample,
+  limits: AdmissionLimits,
+  { minMs, maxMs }: { readonly minMs: number; readonly maxMs: number },
+): number {
+  if (previous === undefined) return maxMs
+  const elapsedMs = sample.atMs - previous.atMs
+  let pauseMs = maxMs
+  for (const cause of CAUSES) {
+    const value = levelOf(cause, sample)
+    const perMs = (value - levelOf(cause, previous)) / elapsedMs
+    const left = limitOf(cause, limits) - value
+    if (perMs > 0 && left > 0) pauseMs = Math.min(pauseMs, left / perMs / 2)
+  }
+  return Math.max(minMs, pauseMs)
 }

@@ -153,6 +153,19 @@ export const API_KEYS_REVISION_KEY: string = `${PREFIX}{keys}:rev`
 /** hash · id of an API key → when it was last used (ms), coarsely */
 export const API_KEYS_USED_KEY: string = `${PREFIX}{keys}:used`
 
+export interface LimitKeys {
+  /** hash · of a bucket: level, at; of a window: used; per holder `<tokens> <until µs>` */
+  readonly state: string
+  /** list · of a window: `<slot> <uses>`, oldest first */
+  readonly log: string
+}
+
+/** Of one count of one rate limit. `digest` is plain text that no client chooses; both keys expire when nothing is counted. */
+export function limitKeys(digest: string): LimitKeys {
+  const base = `${PREFIX}{l.${digest}}:`
+  return { state: `${base}s`, log: `${base}u` }
+}
+
 /** hash · secret behind command ids, keyspace version */
 export const FLEET_META_KEY: string = `${PREFIX}meta`
 

@@ -20,6 +20,8 @@ import forgetMember from './lua/forget-member.lua' with { type: 'text' }
 import leaseRelease from './lua/lease-release.lua' with { type: 'text' }
 import leaseRenew from './lua/lease-renew.lua' with { type: 'text' }
 import leaseTake from './lua/lease-take.lua' with { type: 'text' }
+import limitBucket from './lua/limit-bucket.lua' with { type: 'text' }
+import limitWindow from './lua/limit-window.lua' with { type: 'text' }
 import markRunning from './lua/mark-running.lua' with { type: 'text' }
 import missingRights from './lua/missing-rights.lua' with { type: 'text' }
 import noteKeysUsed from './lua/note-keys-used.lua' with { type: 'text' }
@@ -84,6 +86,8 @@ export type ScriptName =
   | 'lease-release'
   | 'lease-renew'
   | 'lease-take'
+  | 'limit-bucket'
+  | 'limit-window'
   | 'mark-running'
   | 'missing-rights'
   | 'note-keys-used'
@@ -136,6 +140,8 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'lease-release': leaseRelease,
   'lease-renew': leaseRenew,
   'lease-take': leaseTake,
+  'limit-bucket': limitBucket,
+  'limit-window': limitWindow,
   'mark-running': markRunning,
   'missing-rights': missingRights,
   'note-keys-used': noteKeysUsed,

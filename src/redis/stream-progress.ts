@@ -7,6 +7,8 @@ import type { PartitionKeys } from './keys.ts'
 export interface LogProgress {
   /** Entries in the stream, acknowledged but untrimmed ones included. */
   readonly entries: number
+  /** Entries that no worker has finished: not given out, or in hand. Where Redis can't tell, all that are in the stream. */
+  readonly unfinished: number
   /** Entries ever added to it; undefined without a stream. A smaller number than before: it is another stream. */
   readonly added: number | undefined
   readonly lastId: string
@@ -26,7 +28,7 @@ export interface PartitionProgress {
   readonly serverMs: number
   readonly commands: LogProgress
   readonly ready: LogProgress
-  /** `deliveredId` and `waitingId` tell nothing here: readers of events keep their own checkpoints. */
+  /** `unfinished`, `deliveredId` and `waitingId` tell nothing here: readers of events keep their own checkpoints. */
   readonly events: LogProgress
 }
 
@@ -41,11 +43,12 @@ export async function readProgress(link: RedisLink, keys: PartitionKeys): Promis
 }
 
 function toLog(reply: unknown): LogProgress {
-  const [entries, added, lastId, deliveredId, waitingId] = replyArray(reply)
+  const [entries, added, lastId, deliveredId, waitingId, unfinished] = replyArray(reply)
   const addedCount = replyNumber(added)
   const waiting = replyText(waitingId)
   return {
     entries: replyNumber(entries),
+    unfinished: replyNumber(unfinished),
     added: addedCount < 0 ? undefined : addedCount,
     lastId: replyText(lastId),
     deliveredId: replyText(deliveredId),

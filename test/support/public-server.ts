@@ -4,9 +4,12 @@ import { EndWatch } from '../../src/commands/end-watch.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
 import type { Guard } from '../../src/http/guard.ts'
 import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
+import type { RateLimitParts } from '../../src/http/rate-limits.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { ViewSource } from '../../src/http/view-routes.ts'
+import { RateLimiter } from '../../src/limits/rate-limiter.ts'
 import type { Catalogue } from '../../src/policies/catalogue.ts'
+import { parseRateLimits } from '../../src/policies/rate-limit-rules.ts'
 import { ViewReader } from '../../src/projections/view-reader.ts'
 import type { CommandIds } from '../../src/redis/command-id.ts'
 import type { RedisLink } from '../../src/redis/connection.ts'
@@ -38,6 +41,9 @@ export interface PublicServerOptions {
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard
   readonly ends?: { readonly waitersMax: number }
+  /** Rules as in MILLRACE_RATE_LIMITS. */
+  readonly rateLimits?: string
+  readonly limiting?: Partial<Pick<RateLimitParts, 'legacyHeaders'>>
   /** For durability `replicated`. */
   readonly quorum?: ReplicaQuorum
 }
@@ -60,8 +66,18 @@ export async function startPublicServer(
   const ends = new EndWatch({ link: command, clock, ...options.ends })
   await bus.start()
   await views.start()
+  const limiter =
+    options.rateLimits === undefined
+      ? undefined
+      : new RateLimiter({
+          limits: parseRateLimits(options.rateLimits, 'rules'),
+          ...{ link: await redis.open(), clock, telemetry },
+        })
+  await limiter?.start()
+  const types = new Set([...catalogue.commands.values()].map(({ type }) => type))
+  const limits = limiter && { limiter, types, legacyHeaders: false, ...options.limiting }
   const { app } = createPublicApp({
-    ...{ bus, ends, views: options.views ?? views, clock, telemetry },
+    ...{ limits, bus, ends, views: options.views ?? views, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
@@ -88,6 +104,7 @@ export async function startPublicServer(
     [Symbol.asyncDispose]: async () => {
       await ends.stop()
       await server.stop()
+      await limiter?.stop()
       await bus.stop()
       await views.stop()
     },
