@@ -13,7 +13,7 @@ const floors = [
   ['policies'],
   ['redis'],
   ['runtime'],
-  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases', 'identity', 'limits'],
+  ['commands', 'dead-letters', 'cron', 'projections', 'aggregates', 'leases', 'identity', 'limits', 'tails'],
   ['config', 'http', 'host', 'cli', 'client', 'index.ts', 'testing.ts', 'client.ts'],
 ]
 

@@ -110,6 +110,7 @@ const EXAMPLES: Readonly<Record<string, Example>> = {
   },
   'view.read': { path: '/v1/views/totals/a', name: 'totals', elsewhere: { path: '/v1/views/secrets/a' } },
   'view.page': { path: '/v1/views/totals', name: 'totals', elsewhere: { path: '/v1/views/secrets' } },
+  'event.tail': { path: '/v1/events/orders', name: 'orders', elsewhere: { path: '/v1/events/billing' } },
 }
 
 async function ask(example: Pick<Example, 'method' | 'path' | 'body'>, headers: Record<string, string> = {}) {

@@ -10,6 +10,7 @@ import { parseRateLimits, type RateLimit } from '../policies/rate-limit-rules.ts
 import { addressOptions } from '../redis/address.ts'
 import { type ServerTolerance, TOLERANCES } from '../redis/server-check.ts'
 import { CONSUMER_DEFAULTS } from '../runtime/consumer-options.ts'
+import { TAILS_DEFAULTS } from '../tails/tails.ts'
 import type { Environment, Variable } from './environment.ts'
 import { checkIdentity } from './identity-checks.ts'
 import { IDENTITY_SETTINGS, type IdentitySettings, readIdentitySettings } from './identity-settings.ts'
@@ -47,6 +48,12 @@ export interface Settings extends IdentitySettings {
   readonly inFlightMax: number
   readonly idempotencyWindowMs: number
   readonly idempotencyRecordsMax: number
+  /** Event tails that one API process serves at once. */
+  readonly tailsMax: number
+  /** Bytes of events that a tail holds for its reader. */
+  readonly tailBytesMax: number
+  /** After this much silence a tail says that it is still there. */
+  readonly tailHeartbeatMs: number
   readonly allowUnsafe: ReadonlySet<UnsafeName>
   /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
   readonly redisServer: string | undefined
@@ -205,6 +212,27 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '4000000',
     parse: whole(64, 1_000_000_000),
   },
+  tailsMax: {
+    variable: 'MILLRACE_TAILS_MAX',
+    flag: '--tails-max <number>',
+    help: 'event tails (GET /v1/events/…) that one API process serves at once; beyond it 503',
+    fallback: String(TAILS_DEFAULTS.tailsMax),
+    parse: whole(0, 100_000),
+  },
+  tailBytesMax: {
+    variable: 'MILLRACE_TAIL_BYTES_MAX',
+    flag: '--tail-bytes-max <number>',
+    help: 'bytes of events that each event tail holds for its reader',
+    fallback: String(TAILS_DEFAULTS.bytesMax),
+    parse: whole(1024, 64 * 1024 * 1024),
+  },
+  tailHeartbeatMs: {
+    variable: 'MILLRACE_TAIL_HEARTBEAT_MS',
+    flag: '--tail-heartbeat-ms <number>',
+    help: 'after this much silence an event tail says that it is still there',
+    fallback: '15000',
+    parse: whole(1000, 600_000),
+  },
   allowUnsafe: {
     variable: 'MILLRACE_ALLOW_UNSAFE',
     flag: '--allow-unsafe <names>',
@@ -328,6 +356,9 @@ export function resolveSettings(layers: SettingLayers): Settings {
     corsOrigins: read('corsOrigins'),
     rateLimits: read('rateLimits'),
     rateLimitHeaders: read('rateLimitHeaders'),
+    tailsMax: read('tailsMax'),
+    tailBytesMax: read('tailBytesMax'),
+    tailHeartbeatMs: read('tailHeartbeatMs'),
   }
   checkListeners(settings)
   checkIdentity(settings)

@@ -106,6 +106,13 @@ export interface TelemetryEvents {
   'key.revoked': { key: string; label: string; tenant: string; secret: 'old' | 'all' }
   /** Keys of a token issuer, as they were fetched; `keys` can be used. */
   'issuer-keys.fetched': { keys: number }
+  /** An event tail was opened; it ended because its reader left, takes nothing, the process drains, or by a fault of ours. */
+  'tail.opened': { stream: string }
+  'tail.closed': { stream: string; end: 'client' | 'slow' | 'draining' | 'failed' }
+  /** Events handed to one reader. */
+  'tail.sent': { stream: string; count: number }
+  /** A reader was told that events are missing, or that it was too slow. */
+  'tail.gap-told': { stream: string; reason: 'trimmed' | 'lost' | 'slow' }
   /** How hard Redis's memory presses on the workers; `none` when it is over. */
   'memory.pressed': { level: 'none' | 'drain' | 'stop'; usedBytes: number; limitBytes: number }
   'connection.lost': { role: string; error: string }

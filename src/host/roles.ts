@@ -5,10 +5,10 @@
  *   project      projectors
  *   work         consumer, singletons
  *   schedule     cron scheduler
- *   api          view reader, command bus, public listener
+ *   api          view reader, command bus, public listener, event tails
  *   all          the four in one process
  *
- * So the door closes first, then no tick fires any more, then the workers drain into projections that still run.
+ * So tails end and the door closes first, then no tick fires any more, then the workers drain into projections that still run.
  */
 import { aggregateHandler } from '../aggregates/aggregate-handler.ts'
 import { EndWatch } from '../commands/end-watch.ts'
@@ -30,6 +30,7 @@ import type { Clock } from '../runtime/clock.ts'
 import { Consumer } from '../runtime/consumer.ts'
 import { Heartbeat, type HeartbeatOptions } from '../runtime/heartbeat.ts'
 import type { Service } from '../runtime/service.ts'
+import { Tails } from '../tails/tails.ts'
 import { AdminListener, type ProcessHealth } from './admin-listener.ts'
 import { openEntrance } from './command-entrance.ts'
 import { openRateLimits } from './rate-limiting.ts'
@@ -159,10 +160,13 @@ class RoleStart {
     const bus = await this.#run(entrance)
     const ends = new EndWatch({ link: command, clock })
     const limits = await openRateLimits(this.#ground)
+    const { tailsMax, tailBytesMax: bytesMax, tailHeartbeatMs: heartbeatMs } = settings
+    const tails = new Tails({ links, command, catalogue, clock, telemetry, options: { tailsMax, bytesMax } })
+    metrics.watchTails(tails)
     const { commandWaitMaxMs, corsOrigins } = settings
-    const options = { commandWaitMaxMs, corsOrigins }
+    const options = { commandWaitMaxMs, corsOrigins, heartbeatMs }
     const { app, answers, bodies } = createPublicApp({
-      ...{ bus, ends, views, limits, clock, telemetry, options, guard: identity.guards.public },
+      ...{ bus, ends, views, tails, ids, limits, clock, telemetry, options, guard: identity.guards.public },
       ...this.#health,
     })
     if (limits !== undefined) metrics.watchLimits(limits.limiter.policies)
@@ -174,6 +178,8 @@ class RoleStart {
     const { url } = await supervisor.run(server)
     // Stopped before the listener: who waits for the end of a command is answered that it was accepted.
     await supervisor.run(ends)
+    // The same for tails, which have no end of their own.
+    await this.#run(tails)
     return url
   }
 

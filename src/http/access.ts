@@ -36,6 +36,7 @@ export const ACCESS: Readonly<Record<string, Rule>> = {
   'command.cancel': { verb: 'commands:write', name: 'command id' },
   'view.read': { verb: 'views:read', name: 'projection' },
   'view.page': { verb: 'views:read', name: 'projection' },
+  'event.tail': { verb: 'events:read', name: 'stream' },
   metrics: 'admin',
   'stream.list': 'admin',
   'stream.show': 'admin',

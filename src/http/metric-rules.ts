@@ -35,6 +35,7 @@ export function metricRules(catalogue: Catalogue, metrics: MetricMaker): MetricR
     ...commandRules(known, metrics),
     ...leaseRules(known, metrics),
     ...viewRules(known, metrics),
+    ...tailRules(known, metrics),
     ...faultRules(metrics),
   }
 }
@@ -207,6 +208,23 @@ function viewRules(known: KnownNames, metrics: MetricMaker): MetricRules {
     },
     'schedule.fired': ({ schedule }) => fired.add(1, { schedule: known.schedule(schedule) }),
     'schedule.missed': ({ schedule, count }) => missed.add(count, { schedule: known.schedule(schedule) }),
+  }
+}
+
+function tailRules(known: KnownNames, metrics: MetricMaker): MetricRules {
+  const sent = metrics.counter('tail_events_sent_total', 'Events sent to readers of event tails.', ['stream'])
+  const gaps = metrics.counter('tail_gaps_total', 'Gaps that readers of event tails were told of.', [
+    'stream',
+    'reason',
+  ])
+  const closed = metrics.counter('tails_closed_total', 'Event tails that ended, by reason.', [
+    'stream',
+    'end',
+  ])
+  return {
+    'tail.sent': ({ stream, count }) => sent.add(count, { stream: known.stream(stream) }),
+    'tail.gap-told': ({ stream, reason }) => gaps.add(1, { stream: known.stream(stream), reason }),
+    'tail.closed': ({ stream, end }) => closed.add(1, { stream: known.stream(stream), end }),
   }
 }
 

@@ -77,6 +77,10 @@ export class Metrics implements MetricMaker {
     this.#listeners.push(listener)
   }
 
+  watchTails(tails: { readonly count: number }): void {
+    this.#gauge('tails_open', 'Event tails that are open.', [], (gauge) => gauge.set(tails.count))
+  }
+
   watchWaiting(source: WaitingMetrics): void {
     this.#waiting.push(source)
   }

@@ -1,10 +1,12 @@
-/** The public app: commands, views, health. Nothing here looks into the system; that is the admin app's. */
+/** The public app: commands, views, events, health. Nothing here looks into the system; that is the admin app's. */
 import type { CommandBus } from '../commands/command-bus.ts'
 import type { EndWatch } from '../commands/end-watch.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import type { CommandIds } from '../redis/command-id.ts'
 import type { Clock } from '../runtime/clock.ts'
+import type { Tails } from '../tails/tails.ts'
 import { Access } from './access.ts'
 import type { Answers } from './answers.ts'
 import { closeApp, openApp } from './app-frame.ts'
@@ -12,6 +14,7 @@ import { BODY_BOUNDS_DEFAULTS, BodyReader } from './body-reader.ts'
 import { ACCEPT_POST, addCommandRoutes, COMMAND_BOUNDS_DEFAULTS } from './command-routes.ts'
 import { CrossOriginApp, type CrossOrigins } from './cross-origin.ts'
 import { DirectRoutes } from './direct-routes.ts'
+import { addEventRoutes } from './event-routes.ts'
 import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import { type RateLimitParts, RateLimits } from './rate-limits.ts'
@@ -35,6 +38,8 @@ export interface PublicAppOptions {
   readonly commandWaitMaxMs: number
   /** Origins whose pages may use the API; `*` for all. Default none. */
   readonly corsOrigins: CrossOrigins
+  /** After this much silence an event tail says that it is still there. Default 15 s. */
+  readonly heartbeatMs: number
 }
 
 const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
@@ -44,12 +49,15 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   viewWaitMs: 10_000,
   commandWaitMaxMs: 30_000,
   corsOrigins: [],
+  heartbeatMs: 15_000,
 }
 
 export interface PublicAppParts<Address extends object = object> {
   readonly bus: CommandBus
   readonly ends: EndWatch
   readonly views: ViewSource<Address>
+  readonly tails: Tails
+  readonly ids: CommandIds
   readonly clock: Clock
   readonly telemetry: Telemetry
   /** What `/readyz` asks; asked at each request. */
@@ -83,6 +91,8 @@ export function createPublicApp<Address extends object>(parts: PublicAppParts<Ad
   const source = { bus, ends, bodies, answers, clock, access, limits }
   addCommandRoutes(app, direct, { ...source, commandWaitMaxMs, bounds: options })
   addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
+  const { tails, ids } = parts
+  addEventRoutes(app, { tails, ids, answers, clock, telemetry, heartbeatMs: options.heartbeatMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
   closeApp(frame, ACCEPT_POST)
   limits?.check(answers.routes)

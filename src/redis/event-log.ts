@@ -188,7 +188,8 @@ function covers(chunk: EventChunk, after: string): boolean {
   return compareEntryIds(chunk.after, after) < 0 && compareEntryIds(after, chunk.last) < 0
 }
 
-function readChunk(after: string, reply: readonly unknown[]): EventChunk | undefined {
+/** From what Redis replied; undefined when it has no entries. */
+export function readChunk(after: string, reply: readonly unknown[]): EventChunk | undefined {
   const entries: LoggedEntry[] = []
   let events = 0
   let bytes = 0

@@ -31,6 +31,7 @@ import progress from './lua/progress.lua' with { type: 'text' }
 import promote from './lua/promote.lua' with { type: 'text' }
 import putKey from './lua/put-key.lua' with { type: 'text' }
 import readDead from './lua/read-dead.lua' with { type: 'text' }
+import readEvents from './lua/read-events.lua' with { type: 'text' }
 import readKeys from './lua/read-keys.lua' with { type: 'text' }
 import readOpen from './lua/read-open.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
@@ -99,6 +100,7 @@ export type ScriptName =
   | 'read-dead'
   | 'read-keys'
   | 'read-open'
+  | 'read-events'
   | 'read-views'
   | 'redrive-dead'
   | 'release'
@@ -153,6 +155,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'read-dead': readDead,
   'read-keys': readKeys,
   'read-open': readOpen,
+  'read-events': readEvents,
   'read-views': readViews,
   'redrive-dead': redriveDead,
   release,

@@ -16,6 +16,7 @@ import type { RedisLink } from '../../src/redis/connection.ts'
 import { joinFleet } from '../../src/redis/fleet.ts'
 import type { ReplicaQuorum } from '../../src/redis/replica-quorum.ts'
 import { SYSTEM_CLOCK } from '../../src/runtime/clock.ts'
+import { Tails, type TailsOptions } from '../../src/tails/tails.ts'
 import type { TestRedis } from './redis-server.ts'
 import { RecordedTelemetry } from './telemetry.ts'
 
@@ -24,6 +25,7 @@ export interface PublicServer extends AsyncDisposable {
   readonly bus: CommandBus
   readonly ends: EndWatch
   readonly server: HttpServer
+  readonly tails: Tails
   readonly ids: CommandIds
   readonly telemetry: RecordedTelemetry
   /** The connection that appends go through. */
@@ -37,6 +39,9 @@ export interface PublicServerOptions {
   readonly bus?: Partial<CommandBusOptions>
   readonly app?: Partial<PublicAppOptions>
   readonly views?: ViewSource
+  readonly tails?: Partial<TailsOptions>
+  /** The connection of pages; default: one of its own. */
+  readonly command?: RedisLink
   readonly idleTimeoutS?: number
   /** Undefined: everybody may do everything. */
   readonly guard?: Guard
@@ -64,6 +69,11 @@ export async function startPublicServer(
   })
   const views = new ViewReader({ links: redis.links, command, catalogue, ids, clock, telemetry })
   const ends = new EndWatch({ link: command, clock, ...options.ends })
+  const tailsCommand = options.command ?? command
+  const tails = new Tails({
+    ...{ links: redis.links, command: tailsCommand, catalogue, clock, telemetry },
+    options: options.tails ?? {},
+  })
   await bus.start()
   await views.start()
   const limiter =
@@ -77,7 +87,7 @@ export async function startPublicServer(
   const types = new Set([...catalogue.commands.values()].map(({ type }) => type))
   const limits = limiter && { limiter, types, legacyHeaders: false, ...options.limiting }
   const { app } = createPublicApp({
-    ...{ limits, bus, ends, views: options.views ?? views, clock, telemetry },
+    ...{ limits, bus, ends, views: options.views ?? views, tails, ids, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
@@ -90,10 +100,11 @@ export async function startPublicServer(
   })
   await server.start()
   await ends.start()
+  await tails.start()
   const request = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init)
   return {
     url: server.url,
-    ...{ bus, ends, server, ids, telemetry, ingest },
+    ...{ bus, ends, server, tails, ids, telemetry, ingest },
     fetch: request,
     post: (path, body, headers = {}) =>
       request(path, {
@@ -102,6 +113,7 @@ export async function startPublicServer(
         body: typeof body === 'string' || body instanceof Uint8Array ? body : JSON.stringify(body),
       }),
     [Symbol.asyncDispose]: async () => {
+      await tails.stop()
       await ends.stop()
       await server.stop()
       await limiter?.stop()
