@@ -38,6 +38,7 @@ export type { Logger } from './contracts/logger.ts'
 export { type Done, done, type Outcome, type Reject, type Retry, reject, retry } from './contracts/outcome.ts'
 export type {
   AcceptedCommand,
+  Belonging,
   CommandSituation,
   CommandStanding,
   Producer,
@@ -74,6 +75,7 @@ export {
   type StreamOptions,
 } from './contracts/stream.ts'
 export type { Telemetry, TelemetryEvents, TelemetryListener, TelemetryName } from './contracts/telemetry.ts'
+export { isTenantName, NO_TENANT, type Tenant } from './contracts/tenant.ts'
 export { lease } from './host/ambient-lease.ts'
 export { type InProcessClientOptions, inProcessClient } from './host/in-process-client.ts'
 export { type Millrace, type MillraceOptions, type MillraceSummary, startMillrace } from './host/millrace.ts'

@@ -18,6 +18,7 @@ import { done, type Outcome } from './contracts/outcome.ts'
 import type { ProjectionDefinition } from './contracts/projection.ts'
 import { validatePayload, validatePayloadNow } from './contracts/schema.ts'
 import type { Telemetry, TelemetryEvents, TelemetryName } from './contracts/telemetry.ts'
+import { NO_TENANT, type Tenant } from './contracts/tenant.ts'
 import { CommandIds } from './redis/command-id.ts'
 import { decodeEntry, EMPTY_TRAIL, encodeEntry, unpackPayloadOf } from './redis/entry-codec.ts'
 import { packPayload } from './redis/payload-codec.ts'
@@ -35,6 +36,8 @@ export interface RunOptions {
   readonly nowMs?: number
   /** The tick, for handlers of scheduled commands. */
   readonly tickMs?: number
+  /** Whose commands they are. Default none. */
+  readonly tenant?: Tenant
   readonly signal?: AbortSignal
   readonly logger?: Logger
 }
@@ -175,6 +178,7 @@ async function commandRun(
       version: command.version,
       atMs: options.nowMs ?? 0,
       key: command.key?.(payload) ?? '',
+      tenant: options.tenant ?? NO_TENANT,
       trace: undefined,
       tickMs: options.tickMs,
       trail: attempts === 0 ? undefined : { ...EMPTY_TRAIL, attempts },
@@ -192,9 +196,9 @@ async function commandRun(
 function eventsOf(run: CommandRun): RecordedEvent[] {
   return run.events.map((blob, index) => {
     const entry = decodeEntry(blob)
-    const { type, version, key, atMs } = entry
+    const { type, version, key, tenant, atMs } = entry
     const position = `${run.ref.entryId}/${index}`
-    return { type, version, key, atMs, position, commandId: run.id, payload: unpackPayloadOf(entry) }
+    return { type, version, key, tenant, atMs, position, commandId: run.id, payload: unpackPayloadOf(entry) }
   })
 }
 
@@ -216,15 +220,17 @@ function sendsOf(run: CommandRun): SentCommand[] {
 
 /**
  * Folds events into the views of a projection; views that a fold deleted are absent. Events come from a run, or from
- * `newEvent(definition, payload)`.
+ * `newEvent(definition, payload)`. Each tenant has views of its own: `tenant` says whose are meant, by default those of none.
  */
 export function foldEvents<View>(
   projection: ProjectionDefinition<View>,
   events: readonly (RecordedEvent | NewEvent)[],
+  { tenant = NO_TENANT }: { readonly tenant?: Tenant } = {},
 ): ReadonlyMap<string, View> {
   const views = new Map<string, View>()
   for (const [index, given] of events.entries()) {
-    const event = 'event' in given ? recordNew(given, index) : given
+    const event = 'event' in given ? recordNew(given, index, tenant) : given
+    if (event.tenant !== tenant) continue
     const fold = projection.folds.get(event.type)
     if (fold === undefined) continue
     const keys = fold.keys(event) ?? []
@@ -237,10 +243,19 @@ export function foldEvents<View>(
   return views
 }
 
-function recordNew({ event, payload }: NewEvent, index: number): RecordedEvent {
+function recordNew({ event, payload }: NewEvent, index: number, tenant: Tenant): RecordedEvent {
   const valid = validatePayloadNow(`event "${event.type}"`, event.payload, payload)
   const { type, version } = event
-  return { type, version, payload: valid, key: '', commandId: '', atMs: 0, position: `${index + 1}-0/0` }
+  return {
+    type,
+    version,
+    payload: valid,
+    key: '',
+    tenant,
+    commandId: '',
+    atMs: 0,
+    position: `${index + 1}-0/0`,
+  }
 }
 
 // ── time ──

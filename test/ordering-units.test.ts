@@ -60,8 +60,8 @@ function stubDesk(
     isOurs: () => true,
   }
   const entry = {
-    ...{ type: 'line.put', version: 1, atMs: 0, key: 'a', trace: undefined, tickMs: undefined },
-    ...{ trail: undefined, codec: 1, bytes: packPayload({ key: 'a' }), payloadAt: 0 },
+    ...{ type: 'line.put', version: 1, atMs: 0, key: 'a', tenant: '', trace: undefined },
+    ...{ tickMs: undefined, trail: undefined, codec: 1, bytes: packPayload({ key: 'a' }), payloadAt: 0 },
   }
   const run = (n: number, level = 0): CommandRun =>
     new CommandRun(scope, { source: 'commands', entryId: `${n}-0`, token: `e${n}-0`, level }, entry)

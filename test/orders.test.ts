@@ -36,7 +36,7 @@ interface Sent {
 
 function commandWith(payload: unknown, sent: Sent[], attempt = 1): HandledCommand {
   return {
-    ...{ id: 'c', type: 't', version: 1, key: 'k', payload, attempt, idempotencyKey: 'c' },
+    ...{ id: 'c', type: 't', version: 1, key: 'k', tenant: '', payload, attempt, idempotencyKey: 'c' },
     ...{
       acceptedAtMs: NOW_MS,
       tickMs: undefined,

@@ -358,7 +358,7 @@ describe('two deployments', () => {
     await setSchedulePaused(link, a.name, a.keys, false)
     const state = await readSchedule(link, elsewhere, a.name)
     expect(state).toMatchObject({ paused: false, firedCount: 1, missedCount: 4 })
-    expect(state.runs).toEqual([{ stream: a.keys.stream, partition: 0, token: 'x1', tickMs }])
+    expect(state.runs).toEqual([{ tenant: '', stream: a.keys.stream, partition: 0, token: 'x1', tickMs }])
     expect(await link.use('HGET', (client) => client.hget(SCHEDULE_HOMES_KEY, a.name))).toBe(
       `${a.keys.stream}.3`,
     )

@@ -116,7 +116,7 @@ describe('of a fleet under load', () => {
       })
       await until('nothing pending', async () => (await fleet.pending('keeps')) === 0)
       const statuses = new CommandStatusReader({ ...fleet, quorum: undefined, clock: SYSTEM_CLOCK })
-      const stateOf = async (id: string) => (await statuses.status(id)).status
+      const stateOf = async (id: string) => (await statuses.status(id, '')).status
       for (const id of later) expect(await stateOf(id)).toBe('done')
       for (const id of lost) expect(await stateOf(id)).toBe('lost')
       expect((await numbers(fleet)).filter((n) => n >= 2000)).toHaveLength(100)

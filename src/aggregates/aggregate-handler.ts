@@ -60,22 +60,22 @@ class AggregateBatch {
   }
 
   async run(batch: readonly HandledCommand[]): Promise<Outcome[]> {
-    const ids = new Set(batch.map(({ key }) => key))
-    await Promise.all(Array.from(ids, (id) => this.#load(id)))
+    const keys = new Set(batch.map((command) => this.#keyOf(command)))
+    await Promise.all(Array.from(keys, (key) => this.#load(key)))
     return batch.map((command) => this.#handle(asRun(command)))
   }
 
   /** While Redis is away this waits, up to the handler's time limit: an outage is no fault of the command. */
-  async #load(id: string): Promise<void> {
+  async #load(key: string): Promise<void> {
     const { link, clock } = this.#parts
     const { signal } = this.#context
     for (;;) {
       try {
-        const current = await rebuildAggregate(link, this.#definition.aggregate, this.#keyOf(id))
-        this.#loaded.set(id, { current, isStored: true })
+        const current = await rebuildAggregate(link, this.#definition.aggregate, key)
+        this.#loaded.set(key, { current, isStored: true })
         return
       } catch (fault) {
-        this.#loaded.set(id, { fault })
+        this.#loaded.set(key, { fault })
         if (signal.aborted || errorCode(fault)?.startsWith('redis.') !== true) return
       }
       await clock.sleep(LOAD_AGAIN_MS, signal)
@@ -84,21 +84,27 @@ class AggregateBatch {
 
   /** A throw is an attempt of this command alone: its neighbours in the batch are not touched. */
   #handle(run: CommandRun): Outcome {
-    const loaded = this.#loaded.get(run.key)
+    const key = this.#keyOf(run)
+    const loaded = this.#loaded.get(key)
     if (loaded === undefined)
       return retry(new MillraceError('handler.failed', 'The aggregate is not loaded.'))
     if ('fault' in loaded) return retry(loaded.fault)
     try {
-      return this.#decide(run, loaded.current, loaded.isStored)
+      return this.#decide(run, key, loaded.current, loaded.isStored)
     } catch (error) {
       return retry(error)
     }
   }
 
-  #decide(run: CommandRun, { state, version, token }: AggregateState, isStored: boolean): Outcome {
+  #decide(
+    run: CommandRun,
+    key: string,
+    { state, version, token }: AggregateState,
+    isStored: boolean,
+  ): Outcome {
     const { aggregate, decide } = this.#definition
     const decision = decide(state, run)
-    const guard = { key: this.#keyOf(run.key), expectedVersion: version, expectedToken: token }
+    const guard = { key, expectedVersion: version, expectedToken: token }
     if (!isEvents(decision) || decision.length === 0) {
       if (!isStored) run.appendToAggregate({ ...guard, events: [] })
       return isEvents(decision) ? done() : decision
@@ -107,13 +113,14 @@ class AggregateBatch {
     const next = events.reduce((before, blob) => evolve(aggregate, before, blob), state)
     run.appendToAggregate({ ...guard, events })
     const current = { state: next, version: version + events.length, token: run.ref.token }
-    this.#loaded.set(run.key, { current, isStored: false })
+    this.#loaded.set(key, { current, isStored: false })
     return done()
   }
 
-  #keyOf(id: string): string {
+  /** Of the stream that the aggregate's events lie in; each tenant has aggregates of its own. */
+  #keyOf({ key, tenant }: Pick<HandledCommand, 'key' | 'tenant'>): string {
     const { stream, partition } = this.#context
-    return partitionKeys(stream, partition).aggregate(this.#definition.aggregate.name, id)
+    return partitionKeys(stream, partition).aggregate(this.#definition.aggregate.name, key, tenant)
   }
 }
 

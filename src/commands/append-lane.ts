@@ -4,13 +4,15 @@
  *   add ──▶ waiting ──(end of turn, or an answer came)──▶ in flight, at most `batchesInFlightMax` ──▶ sink
  *
  * Order of arrival is order in the stream: a batch that holds one command with a key or a delay goes through the script
- * that knows both, as a whole. Nothing is sent a second time: a lost answer is told to the producer as unknown.
+ * that knows both, as a whole. One without either that holds a command of a tenant goes through the script that knows what tenants
+ * may have waiting. Nothing is sent a second time: a lost answer is told to the producer as unknown.
  *
  * In tier `replicated` scripts go through a quorum, and what it does not confirm is told as stored, but unconfirmed: also what
  * was known by its key, for the first time may have been unconfirmed too.
  */
 import { errorCode, MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { NO_TENANT } from '../contracts/tenant.ts'
 import {
   type AppendResult,
   appendKeyed,
@@ -20,7 +22,9 @@ import {
 } from '../redis/command-log.ts'
 import type { ScriptRunner } from '../redis/connection.ts'
 import type { PartitionKeys } from '../redis/keys.ts'
+import { appendOwned } from '../redis/owned-append.ts'
 import { ConfirmedAppend, type ReplicaQuorum } from '../redis/replica-quorum.ts'
+import type { TenantQuota } from '../redis/tenant-loads.ts'
 import type { Clock } from '../runtime/clock.ts'
 
 /** Who waits for the fate of an append; it made the command, and gets it back. */
@@ -34,6 +38,8 @@ export interface Waiting extends NewCommand {
 }
 
 export interface LaneLimits extends IdempotencyLimits {
+  /** What a tenant may have waiting in the partition. */
+  readonly tenantQuota: TenantQuota
   readonly batchCountMax: number
   readonly batchBytesMax: number
   readonly batchesInFlightMax: number
@@ -142,6 +148,7 @@ export class AppendLane {
       )
       return tokens.map((token) => ({ kind: 'stored', token }))
     }
+    if (!atomic && batch.every(isBare)) return await appendOwned(link, keys, batch, limits.tenantQuota)
     return await appendKeyed(link, keys, batch, limits, clock.nowMs(), atomic)
   }
 
@@ -178,6 +185,10 @@ function unconfirmed(result: AppendResult): AppendResult {
 }
 
 function isPlain(item: Waiting): boolean {
+  return isBare(item) && (item.tenant === undefined || item.tenant === NO_TENANT)
+}
+
+function isBare(item: Waiting): boolean {
   return item.mark === undefined && item.deliver === undefined
 }
 

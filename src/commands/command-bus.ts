@@ -13,6 +13,7 @@ import type { HealthReport, HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { AcceptedCommand, SubmitOutcome } from '../contracts/producer.ts'
 import type { Telemetry, TelemetryEvents } from '../contracts/telemetry.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { AppendResult } from '../redis/command-log.ts'
@@ -22,6 +23,7 @@ import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
 import { AdmissionGate, checkDoor } from './admission-gate.ts'
 import type { AppendSink } from './append-lane.ts'
+import { HELD_BACK, refusalOfAppend } from './append-refusals.ts'
 import { GroupSink, SingleSink, type SinkOwner } from './append-sinks.ts'
 import { type CommandReport, CommandStatusReader } from './command-status.ts'
 import { Intake, type Prepared, type Route, toRefusal } from './intake.ts'
@@ -50,7 +52,6 @@ export interface CommandBusParts {
 const SILENT_MAX_MS = 3000
 
 const NO_OPTIONS: SubmitOptions = {}
-const HELD_BACK = 'Nothing was stored: another command of this all-or-none request was refused.'
 const SEVERAL_PARTITIONS =
   'All or none works inside one partition only, and these commands go to several: give them one key, or send them without "atomic".'
 
@@ -144,7 +145,7 @@ export class CommandBus extends Service implements HealthSource {
    * Takes one command in; resolves when Redis has it.
    *
    * @throws MillraceError `command.unknown-type`, `command.invalid`, `command.too-large`, `idempotency.conflict`,
-   *   `idempotency.full`, `admission.draining`, `admission.overloaded`, `redis.unavailable` (nothing stored),
+   *   `idempotency.full`, `quota.exceeded` (too much of its tenant waits), `admission.draining`, `admission.overloaded`, `redis.unavailable` (nothing stored),
    *   `redis.unknown` (perhaps stored: a retry with the same idempotency key is safe) or `durability.unconfirmed` (stored, and
    *   perhaps on too few replicas: the same)
    */
@@ -159,18 +160,19 @@ export class CommandBus extends Service implements HealthSource {
   }
 
   /**
-   * Takes many commands in, each with its own fate; `atomic` stores all or none of them, in one partition.
+   * Takes many commands in, each with its own fate; `atomic` stores all or none of them, in one partition. A `tenant` given here
+   * (none is one too) is that of all, whatever they say themselves.
    *
    * @throws MillraceError `admission.draining`, `admission.overloaded`, `redis.unavailable`: none of them was looked at
    */
   async submitMany(
     submissions: readonly Submission[],
-    { atomic = false }: { readonly atomic?: boolean } = {},
+    { atomic = false, tenant }: { readonly atomic?: boolean; readonly tenant?: Tenant | undefined } = {},
   ): Promise<SubmitOutcome[]> {
     this.#admitProcess(submissions.length, '*')
     const outcomes = new Array<SubmitOutcome>(submissions.length)
     const sink = new GroupSink(this.#owner, outcomes)
-    const prepared = await this.#prepareAll(submissions, outcomes, sink)
+    const prepared = await this.#prepareAll(submissions, outcomes, sink, tenant)
     if (atomic) this.#enqueueAtomic(prepared, outcomes, sink)
     else {
       for (const item of prepared) {
@@ -184,8 +186,8 @@ export class CommandBus extends Service implements HealthSource {
   }
 
   /** @throws MillraceError `command.malformed`, `not-found`, `expired`, `redis.unavailable`, `redis.unknown` */
-  status(id: string): Promise<CommandReport> {
-    return this.#statuses.status(id)
+  status(id: string, tenant: Tenant = NO_TENANT): Promise<CommandReport> {
+    return this.#statuses.status(id, tenant)
   }
 
   /**
@@ -193,8 +195,8 @@ export class CommandBus extends Service implements HealthSource {
    *
    * @throws MillraceError `cancel.too-late`, and what `status` throws
    */
-  cancel(id: string): Promise<CommandReport> {
-    return this.#statuses.cancel(id)
+  cancel(id: string, tenant: Tenant = NO_TENANT): Promise<CommandReport> {
+    return this.#statuses.cancel(id, tenant)
   }
 
   /** From now on commands are refused; what was taken in is still appended. */
@@ -231,6 +233,7 @@ export class CommandBus extends Service implements HealthSource {
     submissions: readonly Submission[],
     outcomes: SubmitOutcome[],
     sink: AppendSink,
+    tenant: Tenant | undefined,
   ): Promise<(Prepared | undefined)[]> {
     const prepared = new Array<Prepared | undefined>(submissions.length)
     const later: [number, Promise<Prepared>][] = []
@@ -242,7 +245,7 @@ export class CommandBus extends Service implements HealthSource {
     }
     for (let index = 0; index < submissions.length; index++) {
       try {
-        const checked = this.#prepare(submissions[index] as Submission, sink, index)
+        const checked = this.#prepare(ownedBy(tenant, submissions[index] as Submission), sink, index)
         if (checked instanceof Promise) later.push([index, checked])
         else prepared[index] = checked
       } catch (error) {
@@ -345,8 +348,14 @@ export class CommandBus extends Service implements HealthSource {
     return this.#draining || this.stopSignal.aborted
   }
 
-  #refused(stream: string, reason: TelemetryEvents['commands.refused']['reason'], count: number): void {
-    this.#parts.telemetry.emit('commands.refused', { stream, reason, count })
+  #refused(
+    stream: string,
+    reason: TelemetryEvents['commands.refused']['reason'],
+    count: number,
+    tenant: Tenant = NO_TENANT,
+  ): void {
+    const whose = tenant === NO_TENANT ? {} : { tenant }
+    this.#parts.telemetry.emit('commands.refused', { stream, reason, count, ...whose })
   }
 
   #enter(item: Prepared): void {
@@ -390,36 +399,29 @@ export class CommandBus extends Service implements HealthSource {
     return items.every(({ lane }) => lane === items[0]?.lane) ? undefined : SEVERAL_PARTITIONS
   }
 
+  #idOf({ lane, tenant, route, partition }: Prepared, token: string): string {
+    return tenant === NO_TENANT
+      ? lane.toId(token)
+      : this.#parts.ids.format(route.stream, partition, token, tenant)
+  }
+
   #accept(item: Prepared, result: AppendResult): AcceptedCommand {
-    switch (result.kind) {
-      case 'stored':
-      case 'known':
-        return {
-          id: item.lane.toId(result.token),
-          type: item.route.command.type,
-          status: result.token.startsWith('x') ? 'scheduled' : 'accepted',
-          durability: this.options.durability,
-          deduplicated: result.kind === 'known',
-        }
-      case 'unconfirmed':
-        throw new MillraceError(
-          'durability.unconfirmed',
-          'The command is stored, but too few replicas confirmed it in time; retry with the same idempotency key.',
-          { retryAfterS: 1 },
-        )
-      case 'conflict':
-        throw new MillraceError(
-          'idempotency.conflict',
-          'This idempotency key was used for another command; use a new key, or send exactly what was sent before.',
-        )
-      case 'full':
-        throw new MillraceError('idempotency.full', 'No more idempotency keys can be remembered now.', {
-          retryAfterS: 60,
-        })
-      case 'held-back':
-        throw new MillraceError('command.invalid', HELD_BACK)
-      default:
-        return result satisfies never
+    const { kind } = result
+    if (kind !== 'stored' && kind !== 'known') {
+      if (kind === 'quota') this.#refused(item.route.stream, kind, 1, item.tenant)
+      throw refusalOfAppend(kind)
+    }
+    return {
+      id: this.#idOf(item, result.token),
+      type: item.route.command.type,
+      status: result.token.startsWith('x') ? 'scheduled' : 'accepted',
+      durability: this.options.durability,
+      deduplicated: kind === 'known',
     }
   }
+}
+
+function ownedBy(tenant: Tenant | undefined, submission: Submission): Submission {
+  const isSo = tenant === undefined || tenant === (submission.tenant ?? NO_TENANT)
+  return isSo ? submission : { ...submission, tenant }
 }

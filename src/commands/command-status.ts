@@ -4,6 +4,7 @@
 import { MillraceError } from '../contracts/errors.ts'
 import type { CommandSituation, CommandStanding } from '../contracts/producer.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
 import { cancelCommand, readStatus } from '../redis/command-log.ts'
 import type { RedisLink } from '../redis/connection.ts'
@@ -35,8 +36,8 @@ export class CommandStatusReader {
   }
 
   /** @throws MillraceError `command.malformed`, `not-found`, `expired`, `redis.unavailable`, `redis.unknown` */
-  async status(id: string): Promise<CommandReport> {
-    return await this.#look(id, this.#parts.ids.parse(id))
+  async status(id: string, tenant: Tenant): Promise<CommandReport> {
+    return await this.#look(id, this.#parts.ids.parse(id, tenant))
   }
 
   /**
@@ -44,13 +45,13 @@ export class CommandStatusReader {
    *
    * @throws MillraceError `cancel.too-late`, `durability.unconfirmed`, and what `status` throws
    */
-  async cancel(id: string): Promise<CommandReport> {
-    const position = this.#parts.ids.parse(id)
+  async cancel(id: string, tenant: Tenant): Promise<CommandReport> {
+    const position = this.#parts.ids.parse(id, tenant)
     const keys = partitionKeys(position.stream, position.partition)
     const record = packPayload({ atMs: this.#parts.clock.nowMs() })
     const { link, quorum } = this.#parts
     const confirmed = quorum && new ConfirmedAppend(quorum)
-    await cancelCommand(confirmed ?? link, keys, position.token, record)
+    await cancelCommand(confirmed ?? link, keys, position.token, record, tenant)
     const report = await this.#look(id, position)
     if (report.status === 'cancelled') {
       if (confirmed?.confirmed !== false) return report

@@ -4,6 +4,8 @@
  * Equal digests with other fingerprints are a key used twice for different commands, which is refused wherever the second
  * one would go. Both are cut from SHA-256, so a record in Redis has a fixed size and shows neither key nor payload.
  */
+import type { Tenant } from '../contracts/tenant.ts'
+import { tenantLabel } from '../redis/command-id.ts'
 import type { IdempotencyMark } from '../redis/command-log.ts'
 
 const DIGEST_BYTES = 16
@@ -17,8 +19,8 @@ export function fingerprintOf(type: string, contentType: string, body: string | 
   return hasher.digest().subarray(0, FINGERPRINT_BYTES)
 }
 
-export function idempotencyMark(tenant: string, key: string, fingerprint: Buffer): IdempotencyMark {
+export function idempotencyMark(tenant: Tenant, key: string, fingerprint: Buffer): IdempotencyMark {
   const hasher = new Bun.CryptoHasher('sha256')
-  hasher.update(`${tenant}\0${key}`)
+  hasher.update(`${tenantLabel(tenant)}\0${key}`)
   return { digest: hasher.digest().subarray(0, DIGEST_BYTES), fingerprint }
 }

@@ -6,8 +6,8 @@ import type { CommandDefinition } from '../contracts/command.ts'
 import { describeError, errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import { validatePayload } from '../contracts/schema.ts'
+import { checkTenant, NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import { partitionOf } from '../policies/partition.ts'
-import { DEFAULT_TENANT } from '../redis/command-id.ts'
 import type { IdempotencyMark } from '../redis/command-log.ts'
 import { packTrace } from '../redis/entry-codec.ts'
 import { EntrySlab, type LyingEntry } from '../redis/entry-slab.ts'
@@ -34,6 +34,7 @@ export interface Prepared extends Waiting {
   readonly route: Route
   readonly partition: number
   readonly lane: AppendLane
+  readonly tenant: Tenant
 }
 
 type IntakeLimits = Pick<CommandBusOptions, 'payloadBytesMax' | 'delayMsMax'>
@@ -98,7 +99,9 @@ export class Intake {
     const key = command.key === undefined ? (options.cloudEvent?.subject ?? '') : keyOf(command, valid)
     const expiresAtMs =
       options.expires === undefined ? undefined : this.#checkExpiry(options.expires, options)
-    const entry = this.#write(command, key, expiresAtMs, options, valid)
+    const { tenant = NO_TENANT } = options
+    if (tenant !== NO_TENANT) checkTenant(tenant)
+    const entry = this.#write(command, key, expiresAtMs, options, valid, tenant)
     const payloadBytes = entry.to - entry.payloadAt
     if (payloadBytes > this.#limits.payloadBytesMax) {
       throw new MillraceError(
@@ -112,6 +115,7 @@ export class Intake {
         : partitionOf(
             command.key === undefined && key === '' ? entry.slab.subarray(entry.payloadAt, entry.to) : key,
             lanes.length,
+            tenant,
           )
     const lane = lanes[partition]
     if (lane === undefined) {
@@ -123,6 +127,7 @@ export class Intake {
       route,
       partition,
       lane,
+      tenant,
       entry,
       mark: markOf(command.type, input, options),
       deliver: options.deliver === undefined ? undefined : this.#checkDelivery(options.deliver),
@@ -136,13 +141,14 @@ export class Intake {
     expiresAtMs: number | undefined,
     options: SubmitOptions,
     payload: unknown,
+    tenant: Tenant,
   ): LyingEntry {
     const trace = options.trace === undefined ? undefined : packTrace(options.trace)
     const origin = options.cloudEvent === undefined ? undefined : packPayload(options.cloudEvent)
     const atMs = this.#clock.nowMs()
     try {
       return this.#slab.write(
-        { type, version, atMs, key, trace, tickMs: undefined, expiresAtMs, trail: undefined, origin },
+        { type, version, atMs, key, tenant, trace, tickMs: undefined, expiresAtMs, trail: undefined, origin },
         payload,
       )
     } catch (error) {
@@ -212,10 +218,10 @@ function checkOrder(deliver: Delivery, expires: Expiry): void {
 }
 
 function markOf(type: string, input: unknown, options: SubmitOptions): IdempotencyMark | undefined {
-  const { idempotencyKey, fingerprint } = options
+  const { idempotencyKey, fingerprint, tenant = NO_TENANT } = options
   if (idempotencyKey === undefined) return undefined
   return idempotencyMark(
-    DEFAULT_TENANT,
+    tenant,
     idempotencyKey,
     fingerprint ?? fingerprintOf(type, 'payload', pack(type, input)),
   )

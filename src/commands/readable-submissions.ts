@@ -2,8 +2,10 @@
  * Many submissions of which some could not even be read: those that could go to the bus, and every one has its fate in its
  * place.
  */
-import { MillraceError } from '../contracts/errors.ts'
+import type { MillraceError } from '../contracts/errors.ts'
 import type { SubmitOutcome } from '../contracts/producer.ts'
+import type { Tenant } from '../contracts/tenant.ts'
+import { refusalOfAppend } from './append-refusals.ts'
 import type { CommandBus } from './command-bus.ts'
 import type { Submission } from './submission.ts'
 
@@ -14,16 +16,16 @@ export type MaybeSubmission = Submission | MillraceError
 export async function submitReadable(
   bus: CommandBus,
   items: readonly MaybeSubmission[],
-  { atomic }: { readonly atomic: boolean },
+  { atomic, tenant }: { readonly atomic: boolean; readonly tenant?: Tenant },
 ): Promise<SubmitOutcome[]> {
   const readable: Submission[] = []
   for (const item of items) if (!isRefusal(item)) readable.push(item)
-  if (readable.length === items.length) return await bus.submitMany(readable, { atomic })
-  const outcomes = atomic ? readable.map(() => HELD_BACK) : await bus.submitMany(readable)
+  if (readable.length === items.length) return await bus.submitMany(readable, { atomic, tenant })
+  const outcomes = atomic ? readable.map(() => NOT_LOOKED_AT) : await bus.submitMany(readable, { tenant })
   let at = 0
   return items.map((item) => {
     if (isRefusal(item)) return { accepted: undefined, error: item }
-    return outcomes[at++] ?? HELD_BACK
+    return outcomes[at++] ?? NOT_LOOKED_AT
   })
 }
 
@@ -31,10 +33,4 @@ export function isRefusal(item: MaybeSubmission): item is MillraceError {
   return 'code' in item
 }
 
-const HELD_BACK: SubmitOutcome = {
-  accepted: undefined,
-  error: new MillraceError(
-    'command.invalid',
-    'Nothing was stored: another command of this all-or-none request was refused.',
-  ),
-}
+const NOT_LOOKED_AT: SubmitOutcome = { accepted: undefined, error: refusalOfAppend('held-back') }

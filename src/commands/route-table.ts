@@ -31,6 +31,7 @@ export function buildRoutes(
     ...{ batchCountMax, batchBytesMax, batchesInFlightMax },
     windowMs: options.idempotencyWindowMs,
     recordsMax: options.idempotencyRecordsMax,
+    tenantQuota: { countMax: options.tenantWaitingMax, bytesMax: options.tenantWaitingBytesMax },
   }
   const lanes = new Map<string, AppendLane[]>()
   for (const { name, partitions } of catalogue.streams.values()) {

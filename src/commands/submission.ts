@@ -3,6 +3,7 @@
  */
 import type { CloudEventContext } from '../contracts/cloud-event.ts'
 import type { Durability } from '../contracts/durability.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 
 export interface CommandBusOptions {
   /** Told in every answer; what Redis is configured to do. Default `everysec`. */
@@ -31,6 +32,10 @@ export interface CommandBusOptions {
   readonly depthMax: number
   /** Share of Redis's memory at which every door closes. Default 0.85. */
   readonly memoryRatioMax: number
+  /** Commands that one tenant may have waiting in one partition: accepted, and not ended. Default 100 000. */
+  readonly tenantWaitingMax: number
+  /** Bytes of their entries. Default 256 MiB. */
+  readonly tenantWaitingBytesMax: number
   /** Longest pause between two samples of depth and memory; near a limit they come sooner. Default 250 ms. */
   readonly sampleMs: number
 }
@@ -49,6 +54,8 @@ export const COMMAND_BUS_DEFAULTS: CommandBusOptions = {
   delayMsMax: 366 * 86_400_000,
   depthMax: 10_000_000,
   memoryRatioMax: 0.85,
+  tenantWaitingMax: 100_000,
+  tenantWaitingBytesMax: 256 * 1024 ** 2,
   sampleMs: 250,
 }
 
@@ -70,6 +77,8 @@ export interface SubmitOptions {
   readonly trace?: string | undefined
   /** What it came as; its subject is the key of a command that has no other. */
   readonly cloudEvent?: CloudEventContext | undefined
+  /** Whose command it is; its key, its idempotency key and its id mean nothing to any other. Default none. */
+  readonly tenant?: Tenant | undefined
 }
 
 export interface Submission extends SubmitOptions {

@@ -54,6 +54,9 @@ export interface Settings extends IdentitySettings {
   readonly tailBytesMax: number
   /** After this much silence a tail says that it is still there. */
   readonly tailHeartbeatMs: number
+  /** Commands that one tenant may have waiting in one partition, and bytes of their entries. */
+  readonly tenantWaitingMax: number
+  readonly tenantWaitingBytesMax: number
   readonly allowUnsafe: ReadonlySet<UnsafeName>
   /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
   readonly redisServer: string | undefined
@@ -87,7 +90,12 @@ export type ConnectionSettings = Pick<
 >
 export type EntranceSettings = Pick<
   Settings,
-  'durability' | 'redisWaitMs' | 'idempotencyWindowMs' | 'idempotencyRecordsMax'
+  | 'durability'
+  | 'redisWaitMs'
+  | 'idempotencyWindowMs'
+  | 'idempotencyRecordsMax'
+  | 'tenantWaitingMax'
+  | 'tenantWaitingBytesMax'
 >
 export type ProducerSettings = FoundationSettings &
   ConnectionSettings &
@@ -233,6 +241,21 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '15000',
     parse: whole(1000, 600_000),
   },
+  tenantWaitingMax: {
+    variable: 'MILLRACE_TENANT_WAITING_MAX',
+    flag: '--tenant-waiting-max <number>',
+    help: 'commands that one tenant may have waiting in one partition; beyond it that tenant gets 429',
+    fallback: '100000',
+    parse: whole(1, 100_000_000),
+  },
+  tenantWaitingBytesMax: {
+    variable: 'MILLRACE_TENANT_WAITING_BYTES_MAX',
+    flag: '--tenant-waiting-bytes-max <number>',
+    help: 'bytes of them',
+    fallback: '268435456',
+    // Any one command must fit.
+    parse: whole(1024 ** 2, 9_999_999_999),
+  },
   allowUnsafe: {
     variable: 'MILLRACE_ALLOW_UNSAFE',
     flag: '--allow-unsafe <names>',
@@ -308,6 +331,8 @@ export const PRODUCER_SETTING_NAMES: readonly (keyof ProducerSettings)[] = [
   'allowUnsafe',
   'idempotencyWindowMs',
   'idempotencyRecordsMax',
+  'tenantWaitingMax',
+  'tenantWaitingBytesMax',
   'drainLimitMs',
 ]
 
@@ -401,6 +426,8 @@ function readProducerSettings(read: SettingReader): ProducerSettings {
     drainLimitMs: read('drainLimitMs'),
     idempotencyWindowMs: read('idempotencyWindowMs'),
     idempotencyRecordsMax: read('idempotencyRecordsMax'),
+    tenantWaitingMax: read('tenantWaitingMax'),
+    tenantWaitingBytesMax: read('tenantWaitingBytesMax'),
     allowUnsafe: read('allowUnsafe'),
     redisServer: read('redisServer'),
     redisWaitMs: read('redisWaitMs'),

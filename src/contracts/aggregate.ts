@@ -32,7 +32,7 @@ export type Decision = readonly NewEvent[] | Outcome
 
 export interface AggregateOptions<State> {
   readonly name: string
-  /** The stream, or its name. Its commands' keys are the aggregates' ids. Default `main`. */
+  /** The stream, or its name. Its commands' keys are the aggregates' ids, in each tenant its own. Default `main`. */
   readonly stream?: string | StreamDefinition
   readonly initial: () => State
 }

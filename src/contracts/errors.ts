@@ -40,7 +40,7 @@ export type RuntimeErrorCode =
   | 'identity.forbidden'
   /** Both secrets of a key are valid: one must go before a third comes. */
   | 'key.conflict'
-  /** More than a rate limit allows; nothing was done. */
+  /** More than a rate limit or a tenant's quota allows; nothing was done. */
   | 'quota.exceeded'
   | 'not-found'
   | 'expired'
@@ -75,7 +75,7 @@ export interface MillraceErrorDetails {
   /** Seconds after which a retry makes sense; becomes `Retry-After`. */
   readonly retryAfterS?: number
   readonly issues?: readonly PayloadIssue[]
-  /** Rate limits that were exceeded. */
+  /** Rate limits and quotas that were exceeded. */
   readonly policies?: readonly string[]
 }
 

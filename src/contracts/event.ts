@@ -4,6 +4,7 @@
 import { MillraceError } from './errors.ts'
 import { checkKnownOptions, checkTypeName, checkWhole } from './names.ts'
 import { isPayloadSchema, type PayloadOutput, type PayloadSchema } from './schema.ts'
+import type { Tenant } from './tenant.ts'
 
 export interface EventOptions<Type extends string, Schema extends PayloadSchema> {
   /** Unique in the fleet, such as `order.placed`. */
@@ -28,6 +29,8 @@ export interface RecordedEvent<Payload = unknown> {
   readonly payload: Payload
   /** Partition key of the command that caused it. */
   readonly key: string
+  /** Of the command that caused it; '' none. Its views are the same tenant's. */
+  readonly tenant: Tenant
   /** Id of the command that caused it. */
   readonly commandId: string
   /** Wall-clock time of the worker that emitted it, milliseconds since 1970. */

@@ -9,6 +9,7 @@ import type { Logger } from './logger.ts'
 import { checkKnownOptions, checkWhole } from './names.ts'
 import type { Outcome } from './outcome.ts'
 import type { PayloadInput, PayloadOutput } from './schema.ts'
+import type { Tenant } from './tenant.ts'
 
 /** W3C trace context of the producer (https://www.w3.org/TR/trace-context/). */
 export interface TraceContext {
@@ -30,6 +31,8 @@ export interface HandledCommand<Payload = unknown> {
   readonly type: string
   readonly version: number
   readonly key: string
+  /** Whose command it is; '' none. What it sends and emits is the same tenant's. */
+  readonly tenant: Tenant
   readonly payload: Payload
   /** 1 on the first run. A run that a neighbour broke is not counted. */
   readonly attempt: number

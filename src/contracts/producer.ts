@@ -7,6 +7,7 @@ import type { DeadReason } from './dead-reason.ts'
 import type { Durability } from './durability.ts'
 import type { MillraceError } from './errors.ts'
 import type { PayloadInput } from './schema.ts'
+import type { Tenant } from './tenant.ts'
 
 export interface SendingOptions {
   /**
@@ -27,6 +28,15 @@ export interface SendingOptions {
   readonly expiresAt?: Date | string | undefined
   /** Of the span that sends it (https://www.w3.org/TR/trace-context/). */
   readonly traceparent?: string | undefined
+  /**
+   * Whose command it is. Default none. Only code that writes to Redis itself may say it; over HTTP the credential does.
+   */
+  readonly tenant?: Tenant | undefined
+}
+
+/** Whose command an id is that of. Default none. */
+export interface Belonging {
+  readonly tenant?: Tenant | undefined
 }
 
 /** One command of many. */
@@ -84,12 +94,13 @@ export interface Producer extends AsyncDisposable {
    * Hands one command in; resolves when it is stored as durably as declared. What is sent in one turn of the event loop travels
    * together, so send many at once rather than one after another.
    *
-   * Nothing is sent a second time by itself. After `redis.unavailable`, `admission.…` and `idempotency.full` nothing was stored.
+   * Nothing is sent a second time by itself. After `redis.unavailable`, `admission.…`, `quota.exceeded` and `idempotency.full` nothing was
+   * stored.
    * After `redis.unknown` (perhaps stored) and `durability.unconfirmed` (stored, perhaps on too few replicas) a retry is safe
    * with the same idempotency key, and only with one.
    *
    * @throws MillraceError `command.unknown-type`, `command.invalid`, `command.too-large`, `idempotency.conflict`,
-   *   `idempotency.full`, `admission.draining`, `admission.overloaded`, `redis.unavailable`, `redis.unknown`,
+   *   `idempotency.full`, `quota.exceeded`, `admission.draining`, `admission.overloaded`, `redis.unavailable`, `redis.unknown`,
    *   `durability.unconfirmed`, `config.unknown-option`
    */
   send<Command extends CommandDefinition>(
@@ -108,13 +119,13 @@ export interface Producer extends AsyncDisposable {
     options?: { readonly atomic?: boolean },
   ): Promise<SubmitOutcome[]>
   /** @throws MillraceError `command.malformed`, `not-found`, `expired`, `redis.unavailable`, `redis.unknown` */
-  status(id: string): Promise<CommandSituation>
+  status(id: string, belonging?: Belonging): Promise<CommandSituation>
   /**
    * Resolves when the command will not run; one that was cancelled before is fine.
    *
    * @throws MillraceError `cancel.too-late` when it has started, and what `status` throws
    */
-  cancel(id: string): Promise<void>
+  cancel(id: string, belonging?: Belonging): Promise<void>
   /** Takes nothing more in, and waits until what is under way has its fate. Stopping twice is fine. */
   stop(): Promise<void>
 }

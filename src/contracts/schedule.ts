@@ -5,12 +5,15 @@ import type { CommandDefinition } from './command.ts'
 import { MillraceError } from './errors.ts'
 import { checkKnownOptions, checkPlainName, checkWhole } from './names.ts'
 import type { PayloadInput } from './schema.ts'
+import { isTenantName, NO_TENANT, type Tenant } from './tenant.ts'
 
 interface ScheduleBase<Command extends CommandDefinition> {
   readonly name: string
   readonly command: Command
   /** The payload of every tick; validated at start. The handler reads the tick from `command.tickMs`. */
   readonly payload: PayloadInput<Command['payload']>
+  /** Whose commands its ticks are. Default none. */
+  readonly tenant?: Tenant
   /** Ticks missed while no scheduler ran: run none, the latest (default), or all (at most `catchUpCountMax`). */
   readonly catchUp?: 'skip' | 'latest' | 'all'
   /** Bound on `catchUp: 'all'`, 1-100 000. Default 1000; older ticks are counted as missed. */
@@ -48,6 +51,8 @@ export interface ScheduleDefinition {
   readonly name: string
   readonly command: CommandDefinition
   readonly payload: unknown
+  /** '' none. */
+  readonly tenant: Tenant
   readonly timetable: Timetable
   readonly catchUp: 'skip' | 'latest' | 'all'
   readonly catchUpCountMax: number
@@ -58,6 +63,7 @@ const KNOWN = [
   'name',
   'command',
   'payload',
+  'tenant',
   'cron',
   'timeZone',
   'every',
@@ -87,6 +93,13 @@ export function defineSchedule<Command extends CommandDefinition>(
   if (!['allow', 'forbid'].includes(overlap)) {
     throw new MillraceError('definition.invalid', `"overlap" of schedule "${name}" must be allow or forbid.`)
   }
+  const tenant = options.tenant ?? NO_TENANT
+  if (tenant !== NO_TENANT && !isTenantName(tenant)) {
+    throw new MillraceError(
+      'definition.invalid',
+      `"tenant" of schedule "${name}" must be 1-63 characters of a-z, 0-9 and "-", starting with a letter or digit.`,
+    )
+  }
   if (options.command?.kind !== 'command') {
     throw new MillraceError(
       'definition.invalid',
@@ -98,6 +111,7 @@ export function defineSchedule<Command extends CommandDefinition>(
     name,
     command: options.command,
     payload: options.payload,
+    tenant,
     timetable: timetableOf(name, options),
     catchUp,
     catchUpCountMax: checkWhole(

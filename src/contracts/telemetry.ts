@@ -1,10 +1,12 @@
 /**
  * Named events of the core (`noun.past-participle`). Logs, metrics and tests subscribe; the core never logs.
  *
- * Hot-path events are emitted once per batch, not per command. Everything called an alarm tells of something a person
+ * Hot-path events are emitted once per batch, not per command. What tells of one command names its tenant, if it has one; no
+ * metric has it as a label. Everything called an alarm tells of something a person
  * must see: loss, a stopped projection, a clock that went back.
  */
 import type { DeadReason } from './dead-reason.ts'
+import type { Tenant } from './tenant.ts'
 
 export interface TelemetryEvents {
   'commands.accepted': { stream: string; partition: number; count: number; deduplicated: number }
@@ -12,8 +14,10 @@ export interface TelemetryEvents {
   'commands.unconfirmed': { stream: string; partition: number; count: number }
   'commands.refused': {
     stream: string
-    reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid'
+    /** `quota`: its tenant has too much waiting. */
+    reason: 'overloaded' | 'draining' | 'unavailable' | 'invalid' | 'quota'
     count: number
+    tenant?: Tenant
   }
   /** Requests or commands over a rate limit, told at most once a second for each policy. */
   'rate-limit.refused': { policy: string; count: number }
@@ -55,6 +59,7 @@ export interface TelemetryEvents {
     stream: string
     type: string
     id: string
+    tenant?: Tenant
     attempt: number
     delayMs: number
     error: string
@@ -63,11 +68,12 @@ export interface TelemetryEvents {
     stream: string
     type: string
     id: string
+    tenant?: Tenant
     attempt: number
     reason: DeadReason
     error: string
   }
-  'command.deferred': { stream: string; type: string; version: number; id: string }
+  'command.deferred': { stream: string; type: string; version: number; id: string; tenant?: Tenant }
   'commands.promoted': { stream: string; partition: number; count: number }
   'commands.relayed': { stream: string; partition: number; count: number }
   'consumer.pronounced-dead': { stream: string; partition: number; consumer: string; silentMs: number }

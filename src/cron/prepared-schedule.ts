@@ -7,6 +7,7 @@
 import { describeError, errorCode, MillraceError } from '../contracts/errors.ts'
 import type { ScheduleDefinition } from '../contracts/schedule.ts'
 import { validatePayload } from '../contracts/schema.ts'
+import { NO_TENANT } from '../contracts/tenant.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { partitionOf } from '../policies/partition.ts'
 import { checkTimetable } from '../policies/timetable.ts'
@@ -29,20 +30,23 @@ export async function prepareSchedule(
   definition: ScheduleDefinition,
   catalogue: Pick<Catalogue, 'streams'>,
 ): Promise<PreparedSchedule> {
-  const { name, command, timetable, catchUp, catchUpCountMax, overlap } = definition
+  const { name, command, tenant, timetable, catchUp, catchUpCountMax, overlap } = definition
   checkTimetable(name, timetable)
   const payload = await checkedPayload(definition)
   const bytes = pack(name, payload)
   const key = keyOf(definition, payload)
   const stream = catalogue.streams.get(command.stream)
   const partitions = stream?.partitions ?? 1
-  const partition = partitionOf(command.key === undefined ? bytes : key, partitions)
-  const envelope = { type: command.type, version: command.version, key, trace: undefined, trail: undefined }
+  const partition = partitionOf(command.key === undefined ? bytes : key, partitions, tenant)
+  const { type, version } = command
+  const envelope = { type, version, key, tenant, trace: undefined, trail: undefined }
   const when = JSON.stringify(timetable)
-  const what = [command.stream, partition, command.type, command.version, catchUp, catchUpCountMax, overlap]
+  const what = [command.stream, partition, type, version, catchUp, catchUpCountMax, overlap]
+  if (tenant !== NO_TENANT) what.push(tenant)
   return {
     definition,
     name,
+    tenant,
     keys: partitionKeys(command.stream, partition, stream?.ordering),
     spec: digest(when, JSON.stringify(what), pack(name, definition.payload)),
     timetable: digest(when),

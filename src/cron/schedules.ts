@@ -124,7 +124,7 @@ export class Schedules {
       )
     }
     const { stream, partition } = schedule.keys
-    return { id: ids.format(stream, partition, answer.token), tickMs }
+    return { id: ids.format(stream, partition, answer.token, schedule.tenant), tickMs }
   }
 
   /** Stops firing until `resume`; false when it was paused already. @throws MillraceError `not-found` */
@@ -183,8 +183,8 @@ export class Schedules {
     }
   }
 
-  #idOf({ stream, partition, token }: ScheduleState['runs'][number]): string {
-    return this.#parts.ids.format(stream, partition, token)
+  #idOf({ tenant, stream, partition, token }: ScheduleState['runs'][number]): string {
+    return this.#parts.ids.format(stream, partition, token, tenant)
   }
 }
 

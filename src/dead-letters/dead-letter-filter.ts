@@ -1,8 +1,9 @@
-/** Which dead letters are meant: by stream, type, reason, error and time of death. */
+/** Which dead letters are meant: by stream, type, tenant, reason, error and time of death. */
 import { createHash } from 'node:crypto'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
 import type { DeadLetterSummary } from './dead-letter.ts'
@@ -13,6 +14,7 @@ export interface DeadLetterFilter {
   readonly stream?: string | undefined
   /** Command type, exactly. */
   readonly type?: string | undefined
+  readonly tenant?: Tenant | undefined
   readonly reason?: DeadReason | undefined
   /** A fingerprint, or a part of the last error as written. */
   readonly error?: string | undefined
@@ -50,9 +52,10 @@ export function rangeOf({ fromMs, toMs }: DeadLetterFilter): { readonly from: st
   return { from, to: toMs <= 0 ? '0-0' : String(Math.ceil(toMs) - 1) }
 }
 
-/** What the entry id can't tell: type, reason and error. */
+/** What the entry id can't tell: type, tenant, reason and error. */
 export function matches(filter: DeadLetterFilter, letter: DeadLetterSummary): boolean {
-  const { type, reason, error } = filter
+  const { type, tenant, reason, error } = filter
+  if (tenant !== undefined && letter.tenant !== tenant) return false
   if (reason !== undefined && letter.reason !== reason) return false
   if (type !== undefined && letter.type !== type) return false
   if (error === undefined) return true
@@ -60,8 +63,8 @@ export function matches(filter: DeadLetterFilter, letter: DeadLetterSummary): bo
 }
 
 /** Equal for equal filters; a cursor carries it. */
-export function digestOf({ stream, type, reason, error, fromMs, toMs }: DeadLetterFilter): string {
-  const parts = [stream, type, reason, error, fromMs, toMs]
+export function digestOf({ stream, type, tenant, reason, error, fromMs, toMs }: DeadLetterFilter): string {
+  const parts = [stream, type, reason, error, fromMs, toMs, ...(tenant === undefined ? [] : [tenant])]
   const text = JSON.stringify(parts.map((part) => part ?? null))
   return createHash('sha256').update(text).digest('base64url').slice(0, 12)
 }

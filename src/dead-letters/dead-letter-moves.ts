@@ -24,7 +24,8 @@ export function toRedrive({ token, entryId, head }: DeadEntry): Redrive {
   const entry = decodeEntry(head)
   const trail = redriven(entry)
   const bytes = encodeCopyHead(entry, { expiresAtMs: undefined, trail })
-  return { token, entryId, bytes, replacesBytes: head.length, record: recordOf(trail) }
+  const { tenant } = entry
+  return { token, entryId, tenant, bytes, replacesBytes: head.length, record: recordOf(trail) }
 }
 
 export interface EditParts {
@@ -67,7 +68,7 @@ export async function toEditedRedrive(
   // Without a key function it has the one that it came with, if any.
   const key = await checked(entry.type, () => (command.key === undefined ? entry.key : command.key(valid)))
   const partitions = catalogue.streams.get(keys.stream)?.partitions ?? 1
-  if (key !== entry.key && partitionOf(key, partitions) !== keys.partition) {
+  if (key !== entry.key && partitionOf(key, partitions, entry.tenant) !== keys.partition) {
     throw new MillraceError(
       'command.invalid',
       `The new payload has the key "${key.slice(0, 80)}", which belongs to another partition of "${keys.stream}"; send it as a new command, and discard this one.`,
@@ -77,6 +78,7 @@ export async function toEditedRedrive(
   return {
     token: found.token,
     entryId: found.entryId,
+    tenant: entry.tenant,
     bytes,
     replacesBytes: undefined,
     record: recordOf(trail),

@@ -2,6 +2,7 @@
 import type { CloudEventContext } from '../contracts/cloud-event.ts'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { errorCode } from '../contracts/errors.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { DeadEntry } from '../redis/dead-letter-stream.ts'
 import {
@@ -25,6 +26,8 @@ export interface DeadLetterSummary {
   readonly type: string
   readonly version: number
   readonly key: string
+  /** '' none, or not known because only a newer version can read the entry. */
+  readonly tenant: Tenant
   /** Undefined for an entry that only a newer version can read, or that an older one wrote. */
   readonly reason: DeadReason | undefined
   /** Why the last run failed, or never came. */
@@ -58,12 +61,13 @@ export function summarise(ids: CommandIds, keys: PartitionKeys, dead: DeadEntry)
   const trail = entry?.trail ?? EMPTY_TRAIL
   const error = entry === undefined ? UNREADABLE : (trail.failures.at(-1)?.error ?? '')
   return {
-    id: ids.format(keys.stream, keys.partition, dead.token),
+    id: ids.format(keys.stream, keys.partition, dead.token, entry?.tenant),
     stream: keys.stream,
     partition: keys.partition,
     type: entry?.type ?? '',
     version: entry?.version ?? 0,
     key: entry?.key ?? '',
+    tenant: entry?.tenant ?? NO_TENANT,
     reason: trail.reason,
     error,
     fingerprint: fingerprintOf(error),

@@ -21,7 +21,7 @@ import { readOrdering } from '../redis/fleet.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
-import { type DeadLetter, describe } from './dead-letter.ts'
+import { type DeadLetter, decodeOrNothing, describe } from './dead-letter.ts'
 import { type DeadLetterFilter, placesOf } from './dead-letter-filter.ts'
 import { toEditedRedrive, toRedrive } from './dead-letter-moves.ts'
 import { DeadLetterOperations, type Operation, type OperationKind } from './dead-letter-operations.ts'
@@ -122,6 +122,7 @@ export class DeadLetters extends Service implements HealthSource {
     const { position, keys } = await this.#locate(commandId)
     const { letter } = await findDead(this.#parts.command, keys, position.token)
     if (letter === undefined) throw notDead()
+    this.#checkId(commandId, letter)
     return describe(this.#parts.ids, keys, { token: position.token, ...letter })
   }
 
@@ -217,7 +218,7 @@ export class DeadLetters extends Service implements HealthSource {
     commandId: string,
   ): Promise<{ readonly position: CommandPosition; readonly keys: PartitionKeys }> {
     const { ids, catalogue, command } = this.#parts
-    const position = ids.parse(commandId)
+    const position = ids.locate(commandId)
     const { stream, partition } = position
     const ordering = catalogue.streams.get(stream)?.ordering ?? (await readOrdering(command, stream))
     return { position, keys: partitionKeys(stream, partition, ordering) }
@@ -226,8 +227,14 @@ export class DeadLetters extends Service implements HealthSource {
   async #see(commandId: string): Promise<Seen> {
     const { position, keys } = await this.#locate(commandId)
     const { letter, wasDead } = await findDead(this.#parts.command, keys, position.token)
-    if (letter !== undefined) return { position, keys, letter }
-    throw wasDead ? conflict() : notDead()
+    if (letter === undefined) throw wasDead ? conflict() : notDead()
+    this.#checkId(commandId, letter)
+    return { position, keys, letter }
+  }
+
+  /** Operators see the dead letters of every tenant; an id is true if it is that of the tenant whose letter was found. */
+  #checkId(commandId: string, { blob }: Seen['letter']): void {
+    this.#parts.ids.parse(commandId, decodeOrNothing(blob)?.tenant)
   }
 }
 

@@ -21,7 +21,9 @@ export interface EntranceParts
 export async function openEntrance(parts: EntranceParts): Promise<CommandBus> {
   const { settings, links, replication, lossWatch, catalogue, ids, clock, telemetry } = parts
   const { durability, redisWaitMs, idempotencyWindowMs, idempotencyRecordsMax } = settings
-  const options = { durability, idempotencyWindowMs, idempotencyRecordsMax }
+  const { tenantWaitingMax, tenantWaitingBytesMax } = settings
+  const quota = { tenantWaitingMax, tenantWaitingBytesMax }
+  const options = { durability, idempotencyWindowMs, idempotencyRecordsMax, ...quota }
   const link = links.open('ingest')
   await link.whenReady(redisWaitMs)
   await lossWatch.watch(link)

@@ -21,6 +21,7 @@ import { type Logger, SILENT_LOGGER } from '../contracts/logger.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type {
   AcceptedCommand,
+  Belonging,
   CommandSituation,
   Producer,
   Sending,
@@ -61,7 +62,9 @@ export const KNOWN_OPTIONS: readonly string[] = [
   'onTelemetry',
 ]
 
-const SENDING_OPTIONS = ['idempotencyKey', 'delayMs', 'deliverAt', 'expiresInMs', 'expiresAt', 'traceparent']
+const SENDING_OPTIONS = [
+  ...['idempotencyKey', 'delayMs', 'deliverAt', 'expiresInMs', 'expiresAt', 'traceparent', 'tenant'],
+]
 const SENDING_FIELDS = [...SENDING_OPTIONS, 'command', 'payload']
 
 /**
@@ -159,13 +162,15 @@ export class ProcessProducer implements Producer {
     return await submitReadable(this.#bus, items, { atomic: options.atomic ?? false })
   }
 
-  async status(id: string): Promise<CommandSituation> {
-    const { partition: _, lastEventId: __, ...situation } = await this.#bus.status(id)
+  async status(id: string, belonging: Belonging = {}): Promise<CommandSituation> {
+    checkKnownOptions('status', belonging, ['tenant'])
+    const { partition: _, lastEventId: __, ...situation } = await this.#bus.status(id, belonging.tenant)
     return situation
   }
 
-  async cancel(id: string): Promise<void> {
-    await this.#bus.cancel(id)
+  async cancel(id: string, belonging: Belonging = {}): Promise<void> {
+    checkKnownOptions('cancel', belonging, ['tenant'])
+    await this.#bus.cancel(id, belonging.tenant)
   }
 
   stop(): Promise<void> {
@@ -226,12 +231,13 @@ function isBare(sending: Sending): boolean {
 }
 
 function submitOptions(options: SendingOptions): SubmitOptions {
-  const { idempotencyKey, delayMs, deliverAt, expiresInMs, expiresAt, traceparent } = options
+  const { idempotencyKey, delayMs, deliverAt, expiresInMs, expiresAt, traceparent, tenant } = options
   return {
     idempotencyKey: idempotencyKey === undefined ? undefined : checkIdempotencyKey(idempotencyKey),
     deliver: parseDelivery(delayMs, timeText(deliverAt)),
     expires: parseExpiry(expiresInMs, timeText(expiresAt)),
     trace: traceparent,
+    tenant,
   }
 }
 

@@ -29,6 +29,7 @@ import { type PreferenceParts, preferredAnswer, preferredStatus } from './prefer
 import { HttpMistake, problemFromError, problemOf, statusOf } from './problem.ts'
 import { readQuery, readSwitch } from './query.ts'
 import type { RateLimits } from './rate-limits.ts'
+import { tenantOf, tenantOfContext } from './tenant-of.ts'
 import { utf8Text } from './utf8-text.ts'
 
 export interface CommandBounds {
@@ -85,7 +86,7 @@ export function addCommandRoutes(app: Hono<HttpEnv>, direct: DirectRoutes, parts
     '/v1/commands/:id',
     answers.on('command.cancel', async (c) => {
       readQuery(c.req.raw.url, [])
-      const { id, status } = await bus.cancel(c.req.param('id') ?? '')
+      const { id, status } = await bus.cancel(c.req.param('id') ?? '', tenantOfContext(c))
       return jsonResponse({ id, status }, 202, { location: `/v1/commands/${id}` })
     }),
   )
@@ -96,10 +97,11 @@ async function statusAnswer(c: RouteContext, parts: CommandRouteParts): Promise<
   const id = c.req.param('id') ?? ''
   const { raw } = c.req
   readQuery(raw.url, [])
-  const report = await parts.bus.status(id)
+  const tenant = tenantOfContext(c)
+  const report = await parts.bus.status(id, tenant)
   const prefer = raw.headers.get('prefer')
   if (prefer === null) return statusResponse(raw.headers, report, parts.clock)
-  const readStatus = () => parts.bus.status(id)
+  const readStatus = () => parts.bus.status(id, tenant)
   return await preferredStatus({ request: raw, server: c.env, prefer, readStatus }, parts, report)
 }
 
@@ -122,13 +124,14 @@ async function sendOne(exchange: Exchange, parts: CommandRouteParts): Promise<Re
     const payload = decodePayload(media, headers, body)
     const fingerprint =
       idempotencyKey === undefined ? undefined : fingerprintOf(type, media, new Uint8Array(body))
-    accepted = await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, ...times })
+    const tenant = tenantOf(exchange)
+    accepted = await bus.submit(type, payload, { idempotencyKey, fingerprint, trace, tenant, ...times })
   } finally {
     bodies.leave(place)
   }
   const answer = acceptedResponse(accepted)
   if (prefer === null) return answer
-  const readStatus = () => bus.status(accepted.id)
+  const readStatus = () => bus.status(accepted.id, tenantOf(exchange))
   return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
 }
 
@@ -209,13 +212,13 @@ async function sendEvent(
     )
     access?.checkSending(principal, type)
     await limits?.admitItems(request, principal, [{ type, payload }], true)
-    accepted = await bus.submit(type, payload, { ...options, ...times })
+    accepted = await bus.submit(type, payload, { ...options, ...times, tenant: tenantOf(exchange) })
   } finally {
     bodies.leave(place)
   }
   const answer = acceptedResponse(accepted)
   if (prefer === null) return answer
-  const readStatus = () => bus.status(accepted.id)
+  const readStatus = () => bus.status(accepted.id, tenantOf(exchange))
   return await preferredAnswer({ ...exchange, prefer, readStatus }, parts, accepted, answer)
 }
 
@@ -242,7 +245,7 @@ async function sendMany(exchange: Exchange, parts: CommandRouteParts): Promise<R
     const allowed = access?.allowedItems(principal, items) ?? items
     const admitted =
       limits === undefined ? allowed : await limits.admitItems(request, principal, allowed, atomic)
-    const outcomes = await submitReadable(bus, admitted, { atomic })
+    const outcomes = await submitReadable(bus, admitted, { atomic, tenant: tenantOf(exchange) })
     return await bulkResponse(headers, outcomes, bus.options.durability)
   } finally {
     bodies.leave(place)

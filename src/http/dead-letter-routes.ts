@@ -32,7 +32,7 @@ export const ADMIN_ACCEPT_POST: Readonly<Record<string, string>> = {
 }
 
 const ERROR_CHARS_MAX = 500
-const FILTER_NAMES = ['stream', 'type', 'reason', 'error', 'from', 'to'] as const
+const FILTER_NAMES = ['stream', 'type', 'tenant', 'reason', 'error', 'from', 'to'] as const
 
 export function addDeadLetterRoutes(app: Hono<HttpEnv>, parts: DeadLetterRouteParts): void {
   const { deadLetters, answers } = parts
@@ -118,7 +118,7 @@ function readPlan(body: unknown): { readonly filter: DeadLetterFilter; readonly 
   const { filter, dryRun, ratePerSecond } = readFields(body, ['filter', 'dryRun', 'ratePerSecond'])
   if (filter === undefined) {
     throw malformed(
-      '"filter" is missing. It names stream, type, reason, error, from, to; {} means all dead letters.',
+      '"filter" is missing. It names stream, type, tenant, reason, error, from, to; {} means all dead letters.',
     )
   }
   if (dryRun !== undefined && typeof dryRun !== 'boolean') throw malformed('"dryRun" is true or false.')
@@ -130,7 +130,7 @@ function readPlan(body: unknown): { readonly filter: DeadLetterFilter; readonly 
 
 /** @throws MillraceError `command.malformed` */
 function readFilter(given: Readonly<Record<string, unknown>>, what: string): DeadLetterFilter {
-  const text = (name: 'stream' | 'type' | 'error'): string | undefined => {
+  const text = (name: 'stream' | 'type' | 'tenant' | 'error'): string | undefined => {
     const value = given[name]
     if (value === undefined || (typeof value === 'string' && value !== '' && value.length <= ERROR_CHARS_MAX))
       return value
@@ -142,11 +142,11 @@ function readFilter(given: Readonly<Record<string, unknown>>, what: string): Dea
     if (value === undefined || atMs !== undefined) return atMs
     throw malformed(`${what} "${name}" is a time such as "2030-01-31T08:00:00Z" (RFC 3339).`)
   }
-  const [stream, type, error] = [text('stream'), text('type'), text('error')]
+  const [stream, type, tenant, error] = [text('stream'), text('type'), text('tenant'), text('error')]
   const reason = DEAD_REASONS.find((known) => known === given['reason'])
   if (given['reason'] !== undefined && reason === undefined)
     throw malformed(`${what} "reason" is one of ${DEAD_REASONS.join(', ')}.`)
-  return { stream, type, reason, error, fromMs: time('from'), toMs: time('to') }
+  return { stream, type, tenant, reason, error, fromMs: time('from'), toMs: time('to') }
 }
 
 /** Times as people and programs read them. */

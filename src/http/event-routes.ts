@@ -7,6 +7,7 @@
 import type { Hono } from 'hono'
 import { MillraceError } from '../contracts/errors.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { LoggedEvent } from '../redis/event-log.ts'
 import type { Clock } from '../runtime/clock.ts'
@@ -15,6 +16,7 @@ import type { Answers, RouteContext } from './answers.ts'
 import { EventStream } from './event-stream.ts'
 import type { HttpEnv } from './http-env.ts'
 import { readQuery } from './query.ts'
+import { tenantOfContext } from './tenant-of.ts'
 
 export interface EventRouteParts {
   readonly tails: Tails
@@ -50,7 +52,7 @@ async function tailEvents(c: RouteContext, parts: EventRouteParts): Promise<Resp
   const tail = await tails.open({
     stream,
     beginning,
-    sees: visibleTo({ types, key }),
+    sees: visibleTo({ types, key }, tenantOfContext(c)),
     onEnd: (end) => body?.end(end),
   })
   const origins = tail.partitions.map((partition) => ({ ids, stream, partition }))
@@ -70,13 +72,14 @@ interface EventFilter {
 }
 
 /**
- * The one place that decides which events of a stream a reader may see. What a credential may not see belongs here too: it is
- * asked before anything of an event is made into text. An event that can't be read matches no filter.
+ * The one place that decides which events of a stream a reader may see: those of its tenant, or, without one, those that have none. It
+ * is asked before anything of an event is made into text. An event that can't be read matches no filter, and is told to no tenant.
  */
-function visibleTo({ types, key }: EventFilter): (event: LoggedEvent) => boolean {
-  if (types.size === 0 && key === undefined) return () => true
+function visibleTo({ types, key }: EventFilter, tenant: Tenant): (event: LoggedEvent) => boolean {
+  if (types.size === 0 && key === undefined) return ({ header }) => (header?.tenant ?? NO_TENANT) === tenant
   return ({ header }) =>
     header !== undefined &&
+    header.tenant === tenant &&
     (types.size === 0 || types.has(header.type)) &&
     (key === undefined || header.key === key)
 }

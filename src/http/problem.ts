@@ -158,7 +158,7 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     status: 429,
     title: 'Too many requests',
     meaning:
-      'A rate limit of the operator has nothing left for now; `violated-policies` names it, RateLimit-Policy tells what it allows. Nothing was done. Retry after the time that Retry-After gives.',
+      'Nothing was done. `violated-policies` names what has nothing left for now: a rate limit of the operator, whose allowance RateLimit-Policy tells; or `waiting`, which is what one tenant may have accepted and not ended, in commands and in bytes. Retry after the time that Retry-After gives.',
   },
   'command-failed': {
     status: 500,

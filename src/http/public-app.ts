@@ -19,7 +19,7 @@ import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import { type RateLimitParts, RateLimits } from './rate-limits.ts'
 import type { HttpApp } from './server.ts'
-import { addViewRoutes, type ViewSource } from './view-routes.ts'
+import { addViewRoutes, type ServedAddress, type ViewSource } from './view-routes.ts'
 
 export interface PublicAppOptions {
   /** Bytes of the body of one command. Default 256 KiB. */
@@ -52,7 +52,7 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   heartbeatMs: 15_000,
 }
 
-export interface PublicAppParts<Address extends object = object> {
+export interface PublicAppParts<Address extends ServedAddress = ServedAddress> {
   readonly bus: CommandBus
   readonly ends: EndWatch
   readonly views: ViewSource<Address>
@@ -77,7 +77,7 @@ export interface PublicApp {
   readonly bodies: BodyReader
 }
 
-export function createPublicApp<Address extends object>(parts: PublicAppParts<Address>): PublicApp {
+export function createPublicApp<Address extends ServedAddress>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
   const { bus, ends, views, clock, telemetry, health, started, draining, guard } = parts

@@ -6,6 +6,7 @@ import type { StreamDefinition } from '../contracts/stream.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { GROUP, orderedGroup, partitionKeys } from '../redis/keys.ts'
 import { type PartitionOverview, readPartitionOverview } from '../redis/stream-overview.ts'
+import { readTenantLoads } from '../redis/tenant-loads.ts'
 import { type Answers, jsonResponse } from './answers.ts'
 import type { HttpEnv } from './http-env.ts'
 import { readQuery } from './query.ts'
@@ -34,7 +35,9 @@ export function addStreamRoutes(app: Hono<HttpEnv>, parts: StreamRouteParts): vo
       const partitions = await readStream(command, stream)
       const { retention, parkedMax } = stream
       const bound = stream.ordering === 'key' ? { parkedMax } : {}
-      return jsonResponse({ ...summary(stream, stream.name, partitions), partitions, retention, ...bound })
+      const tenants = await readTenants(command, stream)
+      const told = { ...summary(stream, stream.name, partitions), partitions, tenants }
+      return jsonResponse({ ...told, retention, ...bound })
     }),
   )
 }
@@ -55,6 +58,28 @@ export async function readStream(
 ): Promise<PartitionOverview[]> {
   const all = Array.from({ length: partitions }, (_, partition) => partitionKeys(name, partition))
   return await Promise.all(all.map((keys) => readPartitionOverview(command, keys)))
+}
+
+/** What a tenant has waiting in one partition, for its quota. */
+interface TenantRow {
+  readonly tenant: string
+  readonly partition: number
+  readonly waiting: number
+  readonly waitingBytes: number
+}
+
+const TENANTS_TOLD_MAX = 100
+
+/** Those with the most commands waiting in one partition, most first. */
+async function readTenants(command: RedisLink, { name, partitions }: StreamDefinition): Promise<TenantRow[]> {
+  const all = Array.from({ length: partitions }, async (_, partition) => {
+    const loads = await readTenantLoads(command, partitionKeys(name, partition))
+    return loads.map(({ tenant, count, bytes }) => {
+      return { tenant, partition, waiting: count, waitingBytes: bytes }
+    })
+  })
+  const rows = (await Promise.all(all)).flat()
+  return rows.sort((a, b) => b.waiting - a.waiting).slice(0, TENANTS_TOLD_MAX)
 }
 
 /** @throws MillraceError `not-found` */

@@ -3,6 +3,7 @@
  */
 import type { Hono } from 'hono'
 import { MillraceError } from '../contracts/errors.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import { type Answers, jsonText, type RouteContext } from './answers.ts'
 import { COMPRESSED_CHARS_MIN, compressedResponse } from './compression.ts'
 import type { DirectRoutes, Exchange } from './direct-routes.ts'
@@ -10,6 +11,7 @@ import { etagAsHeld, matchesEtag } from './etag.ts'
 import type { HttpEnv } from './http-env.ts'
 import { HttpMistake } from './problem.ts'
 import { readQuery, readWhole } from './query.ts'
+import { tenantOf, tenantOfContext } from './tenant-of.ts'
 
 export interface ServedView {
   /** Undefined: there is no such view. The same object as long as the view is the same. */
@@ -21,16 +23,22 @@ export interface ServedView {
   readonly afterState: string | undefined
 }
 
+/** What is known of a view without reading it. */
+export interface ServedAddress {
+  readonly tenant: Tenant
+}
+
 /** What these routes need of whoever reads views. */
-export interface ViewSource<Address extends object = object> {
+export interface ViewSource<Address extends ServedAddress = ServedAddress> {
   /** Where a view is to be found; it stays true. */
-  address(projection: string, key: string): Address
+  address(projection: string, key: string, tenant: Tenant): Address
   /** From the memory of this process, and the same object as long as nothing in it changed; undefined: `read` it. */
   held(address: Address): ServedView | undefined
   read(
     projection: string,
     key: string,
     options?: {
+      readonly tenant?: Tenant | undefined
       readonly after?: string | undefined
       readonly waitMs?: number | undefined
       readonly signal?: AbortSignal | undefined
@@ -39,6 +47,7 @@ export interface ViewSource<Address extends object = object> {
   page(
     projection: string,
     options?: {
+      readonly tenant?: Tenant | undefined
       readonly limit?: number | undefined
       readonly cursor?: string | undefined
       readonly prefix?: string | undefined
@@ -52,26 +61,26 @@ export interface ViewSource<Address extends object = object> {
   }>
 }
 
-export interface ViewRouteParts<Address extends object> {
+export interface ViewRouteParts<Address extends ServedAddress> {
   readonly views: ViewSource<Address>
   readonly answers: Answers
   /** How long a request with Millrace-After waits. */
   readonly viewWaitMs: number
 }
 
-export function addViewRoutes<Address extends object>(
+export function addViewRoutes<Address extends ServedAddress>(
   app: Hono<HttpEnv>,
   direct: DirectRoutes,
   parts: ViewRouteParts<Address>,
 ): void {
   const { answers, views } = parts
-  /** By the parameters of a path, which are the same object for a URL that is asked for again. */
+  /** By the parameters of a path, which are the same object for a URL that is asked for again: of who asked for it last. */
   const addresses = new WeakMap<readonly string[], Address>()
-  const addressOf = (params: readonly string[]): Address => {
+  const addressOf = (params: readonly string[], tenant: Tenant): Address => {
     const known = addresses.get(params)
-    if (known !== undefined) return known
+    if (known !== undefined && known.tenant === tenant) return known
     const [projection = '', key = ''] = params
-    const address = views.address(projection, key)
+    const address = views.address(projection, key, tenant)
     addresses.set(params, address)
     return address
   }
@@ -90,24 +99,26 @@ export function addViewRoutes<Address extends object>(
 const GRACE_S = 10
 
 /** At once, when the view lies in memory and nothing has to be waited for. */
-function readOne<Address extends object>(
+function readOne<Address extends ServedAddress>(
   exchange: Exchange,
   { views, viewWaitMs }: ViewRouteParts<Address>,
-  addressOf: (params: readonly string[]) => Address,
+  addressOf: (params: readonly string[], tenant: Tenant) => Address,
 ): Response | Promise<Response> {
   const { request, server, url, params } = exchange
   readQuery(url, [])
   const { headers } = request
   const after = headers.get('millrace-after') ?? undefined
   const [, key = ''] = params
+  const tenant = tenantOf(exchange)
   if (after === undefined) {
-    const held = views.held(addressOf(params))
+    const held = views.held(addressOf(params, tenant))
     if (held !== undefined) return viewResponse(headers, key, held)
   } else {
     server?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
   }
   const [projection = ''] = params
-  const options = after === undefined ? {} : { after, waitMs: viewWaitMs, signal: request.signal }
+  const options =
+    after === undefined ? { tenant } : { tenant, after, waitMs: viewWaitMs, signal: request.signal }
   return readOrRefuse(views, projection, key, options).then((view) => viewResponse(headers, key, view))
 }
 
@@ -196,6 +207,7 @@ async function readPage(
   }
   const query = readQuery(url, ['limit', 'cursor', 'prefix', 'direction'])
   const page = await views.page(c.req.param('projection') ?? '', {
+    tenant: tenantOfContext(c),
     limit: readWhole('limit', query.limit, 1, 500),
     cursor: query.cursor,
     prefix: query.prefix,

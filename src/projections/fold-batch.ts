@@ -11,14 +11,20 @@
 import type { LRUCache } from 'lru-cache'
 import { describeError, MillraceError } from '../contracts/errors.ts'
 import type { Fold, ProjectionDefinition } from '../contracts/projection.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import { partitionOf } from '../policies/partition.ts'
+import { scopedKey } from '../policies/scoped-key.ts'
 import { type EventChunk, type EventOrigin, FoldedEvent, type LoggedEvent } from '../redis/event-log.ts'
 import { packPayload, unpackPayload } from '../redis/payload-codec.ts'
 import type { SkippedEvent, ViewChanges } from '../redis/view-store.ts'
 
 /** A view in memory, between batches or in one. */
 export interface HotView {
+  /** With its tenant (`policies/scoped-key.ts`). */
   readonly key: string
+  readonly tenant: Tenant
+  /** As the fold names it. */
+  readonly name: string
   /** Undefined: there is no such view. */
   value: unknown
   /** True when Redis has it. */
@@ -146,7 +152,8 @@ export class FoldBatch {
 
   #viewsOf(fold: Fold, event: FoldedEvent): readonly HotView[] {
     const keys: unknown = fold.keys(event)
-    if (typeof keys === 'string') return [this.#view(keys)]
+    const { tenant } = event
+    if (typeof keys === 'string') return [this.#view(keys, tenant)]
     if (keys === undefined) return []
     if (!Array.isArray(keys)) {
       throw new MillraceError(
@@ -155,22 +162,26 @@ export class FoldBatch {
       )
     }
     return keys.length < 2
-      ? keys.map((key) => this.#view(key))
-      : [...new Set(keys)].map((key) => this.#view(key))
+      ? keys.map((key) => this.#view(key, tenant))
+      : [...new Set(keys)].map((key) => this.#view(key, tenant))
   }
 
-  #view(key: string): HotView {
+  #view(name: string, tenant: Tenant): HotView {
     const { hot } = this.#setting
+    const key = scopedKey(tenant, name)
     const known = (this.#isCrowded ? hot.get(key) : hot.peek(key)) ?? this.#fresh.get(key)
-    if (known !== undefined) {
+    // A name is checked when it is new: until then it may be anything, also the key of a tenant's view.
+    if (known !== undefined && known.tenant === tenant && typeof name === 'string') {
       if (known.isTouched) return known
       known.isTouched = true
       this.#touched.push(known)
       return known
     }
-    this.#checkKey(key)
+    this.#checkKey(name, tenant)
     const view: HotView = {
       key,
+      tenant,
+      name,
       value: undefined,
       stored: false,
       bytes: 0,
@@ -184,7 +195,7 @@ export class FoldBatch {
     return view
   }
 
-  #checkKey(key: unknown): void {
+  #checkKey(key: unknown, tenant: Tenant): void {
     if (typeof key !== 'string' || key === '' || !key.isWellFormed()) {
       throw new MillraceError('fold.failed', 'A view key must be a non-empty string of well-formed Unicode.')
     }
@@ -193,7 +204,7 @@ export class FoldBatch {
     }
     const { projection, partitions, origin } = this.#setting
     if (projection.merge !== undefined || partitions === 1) return
-    const home = partitionOf(projection.partitionKey?.(key) ?? key, partitions)
+    const home = partitionOf(projection.partitionKey?.(key) ?? key, partitions, tenant)
     if (home === origin.partition) return
     throw new MillraceError(
       'fold.failed',
@@ -242,7 +253,7 @@ export class FoldBatch {
       const view = views[i]
       if (view === undefined) continue
       if (i > 0 && step.logged.header !== undefined) event = event.fresh(step.logged.header)
-      const before = view.value === undefined ? initialView(projection, view.key) : view.value
+      const before = view.value === undefined ? initialView(projection, view.name) : view.value
       const after: unknown = fold.fold(before, event)
       if (after === undefined || after instanceof Promise) {
         const what = after === undefined ? 'undefined' : 'a promise'
@@ -276,7 +287,7 @@ export class FoldBatch {
     if (blob.length > this.#setting.viewBytesMax) {
       throw new MillraceError(
         'fold.failed',
-        `View ${JSON.stringify(view.key)} would have ${blob.length} bytes, at most ${this.#setting.viewBytesMax} are allowed. Keep less in one view.`,
+        `View ${JSON.stringify(view.name)} would have ${blob.length} bytes, at most ${this.#setting.viewBytesMax} are allowed. Keep less in one view.`,
       )
     }
     view.packed = blob

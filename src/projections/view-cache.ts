@@ -22,7 +22,7 @@ export interface LoadedView {
   readonly bytes: number
 }
 
-/** Where a view is cached, and what it was loaded from. */
+/** Where a view is cached, and what it was loaded from. Keys in here are with their tenants (`policies/scoped-key.ts`). */
 export interface ViewPlace {
   readonly id: string
   readonly reader: string

@@ -1,15 +1,18 @@
 /**
  * Pages of views in the byte order of their keys, over all partitions of a projection.
  *
- * A cursor names the key it stands at, and the list it belongs to: projection, version, prefix and direction. Keys that
+ * A cursor names the key it stands at, and the list it belongs to: projection, version, prefix, direction and tenant. Keys that
  * are there during the whole walk come exactly once; what is created or deleted meanwhile may be seen or not.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
+import { checkTenant, NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import { mergePages } from '../policies/merge-pages.ts'
 import { partitionOf } from '../policies/partition.ts'
+import { scopedKey } from '../policies/scoped-key.ts'
 import type { RedisLink } from '../redis/connection.ts'
 import { type PartitionKeys, partitionKeys } from '../redis/keys.ts'
+import { keyFromStored } from '../redis/view-keys.ts'
 import { pageViewKeys, readerName, readViews } from '../redis/view-store.ts'
 import { VIEW_KEY_BYTES_MAX } from './fold-batch.ts'
 import type { ViewCache } from './view-cache.ts'
@@ -18,6 +21,8 @@ import { formatPosition, joinParts } from './view-parts.ts'
 export type PageDirection = 'forward' | 'backward'
 
 export interface PageOptions {
+  /** Whose views. Default none: those that have no tenant. */
+  readonly tenant?: Tenant | undefined
   /** 1-500. Default 50. */
   readonly limit?: number | undefined
   /** From `next` or `prev` of another page of the same list. */
@@ -48,6 +53,7 @@ const LIMIT_MAX = 500
 
 interface List {
   readonly reader: string
+  readonly tenant: Tenant
   readonly prefix: string
   readonly direction: PageDirection
 }
@@ -70,22 +76,25 @@ export class ViewPages {
   /** @throws MillraceError `cursor.invalid`, `command.malformed`, `redis.unavailable`, `redis.unknown` */
   async read(projection: ProjectionDefinition, partitions: number, options: PageOptions): Promise<ViewPage> {
     const { limit = LIMIT_DEFAULT, prefix = '', direction = 'forward' } = options
+    const tenant = checkTenant(options.tenant ?? NO_TENANT)
     if (!Number.isInteger(limit) || limit < 1 || limit > LIMIT_MAX) {
       throw new MillraceError('command.malformed', `"limit" must be a whole number from 1 to ${LIMIT_MAX}.`)
     }
-    if (Buffer.byteLength(prefix) > VIEW_KEY_BYTES_MAX) {
-      throw new MillraceError('command.malformed', `"prefix" has at most ${VIEW_KEY_BYTES_MAX} bytes.`)
+    if (Buffer.byteLength(prefix) > VIEW_KEY_BYTES_MAX || !prefix.isWellFormed()) {
+      const wanted = `at most ${VIEW_KEY_BYTES_MAX} bytes of well-formed Unicode`
+      throw new MillraceError('command.malformed', `"prefix" has ${wanted}.`)
     }
-    const list = { reader: readerName(projection), prefix, direction }
+    const list = { reader: readerName(projection), tenant, prefix, direction }
     const cursor = options.cursor === undefined ? undefined : readCursor(options.cursor, list)
     const places = Array.from({ length: partitions }, (_, partition) =>
       partitionKeys(projection.stream, partition),
     )
     const found = await this.#keys(places, list, cursor, limit + 1)
     const hasMore = found.length > limit
-    const keys = found.slice(0, limit).map((key) => key.toString('utf8'))
+    const before = scopedKey(tenant, '').length
+    const keys = found.slice(0, limit).map((key) => keyFromStored(key).slice(before))
     if (cursor?.way === 'prev') keys.reverse()
-    const { data, position } = await this.#views(projection, places, keys)
+    const { data, position } = await this.#views(projection, places, tenant, keys)
     const [first, last] = [keys[0], keys.at(-1)]
     const isBefore = cursor?.way === 'prev' ? hasMore : cursor !== undefined
     const isBehind = cursor?.way === 'prev' ? true : hasMore
@@ -104,7 +113,9 @@ export class ViewPages {
     countMax: number,
   ): Promise<Buffer[]> {
     const direction = cursor?.way === 'prev' ? opposite(list.direction) : list.direction
-    const range = { prefix: list.prefix, beyond: cursor?.key, direction, countMax }
+    const { tenant, prefix } = list
+    const beyond = cursor && scopedKey(tenant, cursor.key)
+    const range = { prefix: scopedKey(tenant, prefix), beyond, direction, countMax }
     const lists = await Promise.all(
       places.map((keys) => pageViewKeys(this.#command, keys, list.reader, range)),
     )
@@ -114,19 +125,23 @@ export class ViewPages {
   async #views(
     projection: ProjectionDefinition,
     places: readonly PartitionKeys[],
+    tenant: Tenant,
     keys: readonly string[],
   ): Promise<{ data: PagedView[]; position: string }> {
     const reader = readerName(projection)
-    const wanted = keysByPartition(projection, places.length, keys)
+    const wanted = keysByPartition(projection, places.length, tenant, keys)
     const stored = await Promise.all(
-      places.map((place, partition) => readViews(this.#command, place, reader, wanted[partition] ?? [])),
+      places.map((place, partition) => {
+        const scoped = (wanted[partition] ?? []).map((key) => scopedKey(tenant, key))
+        return readViews(this.#command, place, reader, scoped)
+      }),
     )
     const parts = new Map<string, Buffer[]>(keys.map((key) => [key, []]))
     stored.forEach(({ blobs, checkpoint }, partition) => {
       wanted[partition]?.forEach((key, i) => {
         const blob = blobs[i]
         if (blob !== undefined) parts.get(key)?.push(blob)
-        this.#cache.overtake(reader, key, partition, checkpoint)
+        this.#cache.overtake(reader, scopedKey(tenant, key), partition, checkpoint)
       })
     })
     const data: PagedView[] = []
@@ -144,12 +159,13 @@ export class ViewPages {
 function keysByPartition(
   projection: ProjectionDefinition,
   partitions: number,
+  tenant: Tenant,
   keys: readonly string[],
 ): string[][] {
   const wanted = Array.from({ length: partitions }, (): string[] => [])
   for (const key of keys) {
     if (projection.merge !== undefined) for (const each of wanted) each.push(key)
-    else wanted[partitionOf(projection.partitionKey?.(key) ?? key, partitions)]?.push(key)
+    else wanted[partitionOf(projection.partitionKey?.(key) ?? key, partitions, tenant)]?.push(key)
   }
   return wanted
 }
@@ -158,19 +174,22 @@ function opposite(direction: PageDirection): PageDirection {
   return direction === 'forward' ? 'backward' : 'forward'
 }
 
-function formatCursor({ reader, prefix, direction }: List, { way, key }: Cursor): string {
-  return Buffer.from(JSON.stringify([reader, prefix, direction, way, key])).toString('base64url')
+function formatCursor({ reader, prefix, direction, tenant }: List, { way, key }: Cursor): string {
+  const parts = [reader, prefix, direction, way, key, ...(tenant === NO_TENANT ? [] : [tenant])]
+  return Buffer.from(JSON.stringify(parts)).toString('base64url')
 }
 
 const CURSOR_CHARS_MAX = 4000
 
 function readCursor(text: string, list: List): Cursor {
-  const [reader, prefix, direction, way, key] = text.length > CURSOR_CHARS_MAX ? [] : parseCursor(text)
+  const parts = text.length > CURSOR_CHARS_MAX ? [] : parseCursor(text)
+  const [reader, prefix, direction, way, key, tenant = NO_TENANT] = parts
   const isWhole = (way === 'next' || way === 'prev') && typeof key === 'string'
-  if (!isWhole || Buffer.byteLength(key) > VIEW_KEY_BYTES_MAX) {
+  if (!isWhole || !key.isWellFormed() || Buffer.byteLength(key) > VIEW_KEY_BYTES_MAX) {
     throw new MillraceError('cursor.invalid', 'This is not a cursor; use "next" or "prev" of a page.')
   }
-  if (reader !== list.reader || prefix !== list.prefix || direction !== list.direction) {
+  const isOfList = prefix === list.prefix && direction === list.direction && tenant === list.tenant
+  if (reader !== list.reader || !isOfList) {
     throw new MillraceError(
       'cursor.invalid',
       'This cursor belongs to another list: use it with the projection, prefix and direction it came from, or start without one.',

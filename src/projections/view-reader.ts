@@ -4,14 +4,18 @@
  *
  * A view without `merge` lies in the partition of its key. A view with `merge` is joined from all partitions. Every answer
  * carries its position: the checkpoint of each partition it was read from, as `<partition>:<entry id>`, comma separated.
+ *
+ * Every read is one of a tenant, or of none, and sees that one's views alone.
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { HealthReport, HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import { checkTenant, NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import type { Catalogue } from '../policies/catalogue.ts'
 import { partitionOf } from '../policies/partition.ts'
+import { scopedKey } from '../policies/scoped-key.ts'
 import { compareEntryIds } from '../redis/bytes.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { CommandState } from '../redis/command-log.ts'
@@ -58,6 +62,8 @@ export interface ViewReaderDeps {
 }
 
 export interface ReadOptions {
+  /** Whose view. Default none. */
+  readonly tenant?: Tenant | undefined
   /** Id of a command whose effects the view must hold. */
   readonly after?: string | undefined
   readonly waitMs?: number | undefined
@@ -85,6 +91,8 @@ interface NamedProjection {
 /** A view by its key, and all that is known of it without reading it. */
 export interface ViewAddress extends ViewPlace {
   readonly projection: ProjectionDefinition
+  readonly tenant: Tenant
+  /** With its tenant (`policies/scoped-key.ts`). */
   readonly key: string
 }
 
@@ -124,11 +132,15 @@ export class ViewReader extends Service implements HealthSource {
   /**
    * Where a view is to be found. It stays true: keep it where the same view is asked for again and again.
    *
-   * @throws MillraceError `view.unknown-projection`
+   * @throws MillraceError `view.unknown-projection`, `command.malformed` for what is no tenant's name
    */
-  address(name: string, key: string): ViewAddress {
+  address(name: string, key: string, tenant: Tenant = NO_TENANT): ViewAddress {
     const { projection, reader } = this.#named(name)
-    return { ...viewPlace(reader, key, this.#placesOf(projection, key)), projection, key }
+    if (tenant !== NO_TENANT) checkTenant(tenant)
+    const places = this.#placesOf(projection, key, tenant)
+    // What lies nowhere may be spelt like the key of a tenant's view.
+    const scoped = places.length === 0 ? '' : scopedKey(tenant, key)
+    return { ...viewPlace(reader, scoped, places), projection, tenant, key: scoped }
   }
 
   /**
@@ -155,15 +167,15 @@ export class ViewReader extends Service implements HealthSource {
    *   `projection.not-over-stream`, `projection.stopped`, `view.wait-timeout`, `redis.unavailable`, `redis.unknown`
    */
   async read(name: string, key: string, options: ReadOptions = {}): Promise<ViewAnswer> {
-    const address = this.address(name, key)
+    const { after, signal, tenant = NO_TENANT } = options
+    const address = this.address(name, key, tenant)
     const { projection, partitions } = address
-    const { after, signal } = options
     const waitMs = Math.min(
       this.#options.waitMaxMs,
       Math.max(0, options.waitMs ?? this.#options.waitDefaultMs),
     )
     const passage =
-      after === undefined ? undefined : await this.#wait.pass(projection, after, { waitMs, signal })
+      after === undefined ? undefined : await this.#wait.pass(projection, after, tenant, { waitMs, signal })
     const cached = this.#cache.get(address)
     const at = passage === undefined ? -1 : partitions.indexOf(passage.partition)
     const isOlder =
@@ -276,11 +288,11 @@ export class ViewReader extends Service implements HealthSource {
   }
 
   /** Where the view lies; nowhere for a key that no fold could have written. */
-  #placesOf(projection: ProjectionDefinition, key: string): readonly number[] {
+  #placesOf(projection: ProjectionDefinition, key: string, tenant: Tenant): readonly number[] {
     if (key === '' || !key.isWellFormed() || Buffer.byteLength(key) > VIEW_KEY_BYTES_MAX) return []
     if (projection.merge !== undefined) return this.#allPartitions(projection)
     try {
-      return [partitionOf(projection.partitionKey?.(key) ?? key, this.#partitionsOf(projection))]
+      return [partitionOf(projection.partitionKey?.(key) ?? key, this.#partitionsOf(projection), tenant)]
     } catch {
       return []
     }

@@ -8,6 +8,7 @@
  */
 import { MillraceError } from '../contracts/errors.ts'
 import type { ProjectionDefinition } from '../contracts/projection.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import { compareEntryIds } from '../redis/bytes.ts'
 import type { CommandIds, CommandPosition } from '../redis/command-id.ts'
 import { type CommandState, type CommandStatus, readStatus } from '../redis/command-log.ts'
@@ -65,8 +66,13 @@ export class ViewWait {
    * @throws MillraceError `command.malformed`, `not-found`, `projection.not-over-stream`, `projection.stopped`,
    *   `view.wait-timeout`, `redis.unavailable`, `redis.unknown`
    */
-  async pass(projection: ProjectionDefinition, commandId: string, limits: WaitLimits): Promise<Passage> {
-    const position = this.#deps.ids.parse(commandId)
+  async pass(
+    projection: ProjectionDefinition,
+    commandId: string,
+    tenant: Tenant,
+    limits: WaitLimits,
+  ): Promise<Passage> {
+    const position = this.#deps.ids.parse(commandId, tenant)
     if (position.stream !== projection.stream) {
       throw new MillraceError(
         'projection.not-over-stream',

@@ -6,11 +6,13 @@
  */
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink, ScriptRunner } from './connection.ts'
 import { bytesOf, joinEntries, type LyingEntry } from './entry-slab.ts'
 import { GROUP, idempotencyCountKey, idempotencyKey, type PartitionKeys } from './keys.ts'
 import { unpackPayload } from './payload-codec.ts'
+import { NO_QUOTA, packTenants, quotaArguments, type TenantQuota } from './tenant-loads.ts'
 
 /** What a producer's retry is recognised by. */
 export interface IdempotencyMark {
@@ -22,6 +24,8 @@ export interface IdempotencyMark {
 
 export interface NewCommand {
   readonly entry: LyingEntry
+  /** Absent: none. */
+  readonly tenant?: Tenant
   readonly mark: IdempotencyMark | undefined
   /** Absent: at once. */
   readonly deliver: { readonly delayMs: number } | { readonly atMs: number } | undefined
@@ -31,14 +35,22 @@ export type AppendResult =
   | { readonly kind: 'stored' | 'known'; readonly token: string }
   /** Stored on the primary, not confirmed by enough replicas. */
   | { readonly kind: 'unconfirmed'; readonly token: string }
-  /** Not stored: another body under the same key, no room for more keys, or held back with an all-or-none neighbour. */
-  | { readonly kind: 'conflict' | 'full' | 'held-back' }
+  /**
+   * Not stored: another body under the same key, no room for more keys, too much of its tenant waiting, or held back with an
+   * all-or-none neighbour.
+   */
+  | { readonly kind: 'conflict' | 'full' | 'quota' | 'held-back' }
 
 export interface IdempotencyLimits {
   /** A key is remembered at least this long. */
   readonly windowMs: number
   /** Records per window over all keys. */
   readonly recordsMax: number
+}
+
+export interface AppendLimits extends IdempotencyLimits {
+  /** Absent: none. */
+  readonly tenantQuota?: TenantQuota
 }
 
 const COUNTERS = 64
@@ -61,7 +73,7 @@ export async function appendKeyed(
   link: ScriptRunner,
   keys: PartitionKeys,
   commands: readonly NewCommand[],
-  limits: IdempotencyLimits,
+  limits: AppendLimits,
   nowMs: number,
   atomic = false,
 ): Promise<AppendResult[]> {
@@ -108,11 +120,13 @@ function newestToken(
 function keyedArguments(
   keys: PartitionKeys,
   commands: readonly NewCommand[],
-  limits: IdempotencyLimits,
+  limits: AppendLimits,
   window: number,
   atomic: boolean,
 ): { scriptKeys: string[]; args: (string | Buffer | number)[] } {
-  const scriptKeys = [keys.commands, keys.due, keys.dueBodies, keys.records, keys.counter]
+  const scriptKeys = [
+    ...[keys.commands, keys.due, keys.dueBodies, keys.records, keys.counter, keys.tenantLoads],
+  ]
   const indexes = new Map<string, number>()
   const indexOf = (key: string): number => {
     const known = indexes.get(key)
@@ -126,6 +140,10 @@ function keyedArguments(
     limits.windowMs,
     Math.ceil(limits.recordsMax / COUNTERS),
     atomic ? '1' : '0',
+    packTenants(
+      commands.map(({ tenant }) => tenant),
+      quotaArguments(limits.tenantQuota ?? NO_QUOTA),
+    ),
   ]
   for (const { entry, mark, deliver } of commands) {
     if (mark === undefined) args.push(0, 0, 0, '', '')
@@ -156,6 +174,8 @@ function appendResult(text: string): AppendResult {
       return { kind: 'conflict' }
     case '#':
       return { kind: 'full' }
+    case '%':
+      return { kind: 'quota' }
     case '-':
       return { kind: 'held-back' }
     default:
@@ -247,11 +267,12 @@ export async function cancelCommand(
   keys: PartitionKeys,
   token: string,
   record: Buffer,
+  tenant: Tenant = NO_TENANT,
 ): Promise<boolean> {
   const reply = await link.run(
     'cancel',
-    [keys.commands, keys.records, keys.recordTimes, keys.due, keys.dueBodies],
-    [GROUP, token, record],
+    [keys.commands, keys.records, keys.recordTimes, keys.due, keys.dueBodies, keys.tenantLoads],
+    [GROUP, token, record, tenant],
   )
   return replyNumber(reply) === 1
 }

@@ -4,11 +4,13 @@
  * An entry id tells when a command died, by Redis's clock. Whoever takes a dead letter away names the entry id it saw, so
  * of two only one succeeds, also when the command came back and died again in between.
  */
+import type { Tenant } from '../contracts/tenant.ts'
 import { isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { CommandRecord } from './command-log.ts'
 import type { RedisLink } from './connection.ts'
 import type { PartitionKeys } from './keys.ts'
 import { unpackPayload } from './payload-codec.ts'
+import { packTenants } from './tenant-loads.ts'
 
 /** A dead letter without its payload. */
 export interface DeadEntry {
@@ -98,6 +100,8 @@ export interface DeadRef {
 }
 
 export interface Redrive extends DeadRef {
+  /** Whose command it is. Absent: nobody's. */
+  readonly tenant?: Tenant
   /** The head of the entry, or all of it. */
   readonly bytes: Buffer
   /** How many bytes of the stored entry `bytes` replaces; undefined: all of them. */
@@ -115,7 +119,9 @@ export async function redriveDead(
   const args = redrives.flatMap(({ token, entryId, bytes, replacesBytes, record }) => {
     return [token, entryId, bytes, replacesBytes === undefined ? 0 : replacesBytes + 1, record]
   })
-  return verdicts(await link.run('redrive-dead', [keys.dead, keys.ready, keys.records, keys.crashes], args))
+  const tenants = packTenants(redrives.map(({ tenant }) => tenant))
+  const scriptKeys = [keys.dead, keys.ready, keys.records, keys.crashes, keys.tenantLoads]
+  return verdicts(await link.run('redrive-dead', scriptKeys, [tenants, ...args]))
 }
 
 /** Deletes in one call; answers for each whether it was still there. */

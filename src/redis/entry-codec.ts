@@ -3,22 +3,24 @@
  *
  *   0      format version: 1, or 2 with a deadline
  *   1      payload codec: 1 msgpack, 2 JSON
- *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline, 64 origin
+ *   2      flags: 1 key, 2 trace, 4 tick, 8 trail, 16 deadline, 32 tenant, 64 origin
  *   3-4    payload version
  *   5-10   time in ms: accepted (command) or emitted (event)
  *   11     length of type, type (latin1)
- *   …      key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · deadline: 6 bytes · trail: length (2 bytes),
- *          msgpack · origin: length (2 bytes), msgpack
+ *   …      tenant: length (1 byte), latin1 · key: length (1 byte), UTF-8 · trace: 25 bytes · tick: 6 bytes · deadline: 6 bytes ·
+ *          trail: length (2 bytes), msgpack · origin: length (2 bytes), msgpack
  *   …      payload
  *
  * A version that knows no deadlines would run what has expired, so an entry with one is of a format that it refuses to read
- * and leaves to others. Flags from the future are refused for the same reason.
+ * and leaves to others. Flags from the future are refused for the same reason: a version that knows no tenants never runs a
+ * command of one as if it had none. An entry without tenant is, byte for byte, what it was before there were any.
  *
  * One blob field beats separate fields by half in memory. An entry carries its own time because an entry id follows the
  * server's clock.
  */
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { MillraceError } from '../contracts/errors.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import {
   CODEC_MSGPACK,
   codecOf,
@@ -40,8 +42,9 @@ const FLAG_TRACE = 2
 const FLAG_TICK = 4
 const FLAG_TRAIL = 8
 const FLAG_DEADLINE = 16
+const FLAG_TENANT = 32
 const FLAG_ORIGIN = 64
-const FLAGS_KNOWN = 95
+const FLAGS_KNOWN = 127
 const KEY_BYTES_MAX = 255
 const TRACE_BYTES = 25
 const NO_PAYLOAD = Buffer.alloc(0)
@@ -82,6 +85,8 @@ export interface Envelope {
   /** Wall clock of who wrote it, ms since 1970. */
   readonly atMs: number
   readonly key: string
+  /** Absent: none. */
+  readonly tenant?: Tenant
   readonly trace: Buffer | undefined
   readonly tickMs: number | undefined
   /** From this moment on it must not be started, ms since 1970 by Redis's clock. */
@@ -159,6 +164,7 @@ export interface HeaderMeasure {
 export function measureHeader({
   type,
   key,
+  tenant = NO_TENANT,
   trace,
   tickMs,
   expiresAtMs,
@@ -174,6 +180,7 @@ export function measureHeader({
   }
   const trailBytes = trail === undefined ? undefined : packPayload(trail)
   let bytes = HEADER_BYTES + type.length
+  if (tenant !== NO_TENANT) bytes += 1 + tenant.length
   if (keyBytes > 0) bytes += 1 + keyBytes
   if (trace !== undefined) bytes += TRACE_BYTES
   if (tickMs !== undefined) bytes += 6
@@ -190,7 +197,7 @@ function writeHeader(
   codec: number,
   { keyBytes, trailBytes }: HeaderMeasure,
 ): void {
-  const { type, key, trace, tickMs, expiresAtMs, origin } = envelope
+  const { type, key, tenant = NO_TENANT, trace, tickMs, expiresAtMs, origin } = envelope
   out[from] = expiresAtMs === undefined ? FORMAT : FORMAT_DEADLINE
   out[from + 1] = codec
   out[from + 2] =
@@ -198,6 +205,7 @@ function writeHeader(
     (trace === undefined ? 0 : FLAG_TRACE) |
     (tickMs === undefined ? 0 : FLAG_TICK) |
     (expiresAtMs === undefined ? 0 : FLAG_DEADLINE) |
+    (tenant === NO_TENANT ? 0 : FLAG_TENANT) |
     (trailBytes === undefined ? 0 : FLAG_TRAIL) |
     (origin === undefined ? 0 : FLAG_ORIGIN)
   writeWhole(out, from + 3, 2, envelope.version)
@@ -206,6 +214,12 @@ function writeHeader(
   let at = from + HEADER_BYTES
   for (let i = 0; i < type.length; i++) out[at + i] = type.charCodeAt(i)
   at += type.length
+  if (tenant !== NO_TENANT) {
+    out[at] = tenant.length
+    at += 1
+    for (let i = 0; i < tenant.length; i++) out[at + i] = tenant.charCodeAt(i)
+    at += tenant.length
+  }
   if (keyBytes > 0) {
     out[at] = keyBytes
     at += 1 + out.write(key, at + 1, 'utf8')
@@ -225,6 +239,8 @@ function writeHeader(
 
 /** A decoded entry. The payload is decoded on demand: settling or moving an entry never needs it. */
 export interface Entry extends Envelope {
+  /** '' none. */
+  readonly tenant: Tenant
   /** Of the payload. */
   readonly codec: number
   /** The whole entry, and where in it the payload begins. */
@@ -253,12 +269,18 @@ export function decodeEntry(bytes: Buffer): Entry {
   }
   const typeEnd = HEADER_BYTES + (bytes[11] ?? 0)
   let at = typeEnd
+  let tenant = NO_TENANT
   let key = ''
   let trace: Buffer | undefined
   let tickMs: number | undefined
   let expiresAtMs: number | undefined
   let trail: Trail | undefined
   let origin: Buffer | undefined
+  if ((flags & FLAG_TENANT) !== 0) {
+    const end = at + 1 + (bytes[at] ?? 0)
+    tenant = readTenant(bytes, at + 1, end)
+    at = end
+  }
   if ((flags & FLAG_KEY) !== 0) {
     const end = at + 1 + (bytes[at] ?? 0)
     key = bytes.toString('utf8', at + 1, end)
@@ -291,6 +313,7 @@ export function decodeEntry(bytes: Buffer): Entry {
     version: readWhole(bytes, 3, 2),
     atMs: readWhole(bytes, 5, 6),
     key,
+    tenant,
     trace,
     tickMs,
     expiresAtMs,
@@ -306,11 +329,28 @@ let typeSeen = ''
 
 /** Entries in a row are mostly of one type: to compare its letters is cheaper than to make a text of them each time. */
 function readType(bytes: Buffer, end: number): string {
-  const length = end - HEADER_BYTES
-  let same = length === typeSeen.length
-  for (let i = 0; same && i < length; i++) same = bytes[HEADER_BYTES + i] === typeSeen.charCodeAt(i)
-  if (!same) typeSeen = bytes.toString('latin1', HEADER_BYTES, end)
+  if (!spells(bytes, HEADER_BYTES, end, typeSeen)) typeSeen = bytes.toString('latin1', HEADER_BYTES, end)
   return typeSeen
+}
+
+/** Of an entry that is passed on without being read. */
+export function tenantOfEntry(bytes: Buffer): Tenant {
+  if (((bytes[2] ?? 0) & FLAG_TENANT) === 0) return NO_TENANT
+  const at = HEADER_BYTES + (bytes[11] ?? 0)
+  return readTenant(bytes, at + 1, Math.min(bytes.length, at + 1 + (bytes[at] ?? 0)))
+}
+
+let tenantSeen = ''
+
+function readTenant(bytes: Buffer, from: number, end: number): Tenant {
+  if (!spells(bytes, from, end, tenantSeen)) tenantSeen = bytes.toString('latin1', from, end)
+  return tenantSeen
+}
+
+function spells(bytes: Buffer, from: number, end: number, text: string): boolean {
+  let same = end - from === text.length
+  for (let i = 0; same && i < text.length; i++) same = bytes[from + i] === text.charCodeAt(i)
+  return same
 }
 
 /** Unsigned whole numbers, most significant byte first; compiled code, unlike Buffer's own. */

@@ -11,6 +11,7 @@
  */
 import type { MillraceError } from '../contracts/errors.ts'
 import type { RecordedEvent } from '../contracts/event.ts'
+import type { Tenant } from '../contracts/tenant.ts'
 import { compareEntryIds, isNothing, replyArray, replyBuffer, replyText } from './bytes.ts'
 import type { CommandIds } from './command-id.ts'
 import type { RedisLink } from './connection.ts'
@@ -236,6 +237,7 @@ export class FoldedEvent implements RecordedEvent {
   readonly type: string
   readonly version: number
   readonly key: string
+  readonly tenant: Tenant
   readonly atMs: number
   readonly position: string
   readonly payload: unknown
@@ -247,6 +249,7 @@ export class FoldedEvent implements RecordedEvent {
     this.type = header.type
     this.version = header.version
     this.key = header.key
+    this.tenant = header.tenant
     this.atMs = header.atMs
     this.position = position
     this.payload = unpackPayloadOf(header)
@@ -261,7 +264,7 @@ export class FoldedEvent implements RecordedEvent {
 
   get commandId(): string {
     const { ids, stream, partition } = this.#origin
-    return ids.format(stream, partition, replyText(this.#token))
+    return ids.format(stream, partition, replyText(this.#token), this.tenant)
   }
 
   toJSON(): RecordedEvent {

@@ -6,6 +6,7 @@
  */
 
 import type { Ordering } from '../contracts/stream.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 
 /** Exactly one consumer group reads the commands of a partition: this one, unless the stream is ordered by key. */
 export const GROUP = 'workers'
@@ -60,13 +61,15 @@ export interface PartitionKeys {
   readonly lease: string
   /** hash · of an ordered partition: entry id → `<due ms>:<turn>:<trail>` of a command that is retried in place */
   readonly held: string
+  /** hash · `<tenant>` → commands that wait, `<tenant>/b` → bytes of their entries; `!` when they have to be counted again */
+  readonly tenantLoads: string
   /** string · counter behind `x` tokens */
   readonly counter: string
   /** set · tokens of the suspect group that this consumer is running */
   running(consumer: string): string
-  /** stream · events of one aggregate; entry id `<version>-0`: token → blob */
-  aggregate(name: string, id: string): string
-  /** hash · view key → blob, of one projection version */
+  /** stream · events of one aggregate; entry id `<version>-0`: token → blob. A tenant's stands as `<tenant>/` before the name. */
+  aggregate(name: string, id: string, tenant?: Tenant): string
+  /** hash · view key (`view-keys.ts`) → blob, of one projection version */
   views(projection: string): string
   /** zset, all scores 0 · view keys in lexical order */
   viewKeys(projection: string): string
@@ -115,9 +118,11 @@ export function partitionKeys(stream: string, partition: number, ordering: Order
     crashes: `${base}crash`,
     lease: `${base}lease`,
     held: `${base}held`,
+    tenantLoads: `${base}tw`,
     counter: `${base}x`,
     running: (consumer) => `${base}running:${consumer}`,
-    aggregate: (name, id) => `${base}a:${name}:${id}`,
+    aggregate: (name, id, tenant = NO_TENANT) =>
+      tenant === NO_TENANT ? `${base}a:${name}:${id}` : `${base}a:${tenant}/${name}:${id}`,
     views: (projection) => `${base}v:${projection}`,
     viewKeys: (projection) => `${base}vk:${projection}`,
     skipped: (projection) => `${base}skip:${projection}`,

@@ -6,8 +6,10 @@
  */
 import { entryIdAfter, isNothing, replyArray, replyBuffer, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
+import { tenantOfEntry } from './entry-codec.ts'
 import { type PartitionKeys, partitionKeys } from './keys.ts'
 import type { ReplicationRule } from './replication.ts'
+import { packTenants } from './tenant-loads.ts'
 
 export interface OutboxEntry {
   readonly id: string
@@ -76,12 +78,23 @@ export async function appendOnce(
 ): Promise<AppendOnceAnswer> {
   const dot = target.lastIndexOf('.')
   const keys = partitionKeys(target.slice(0, dot), Number(target.slice(dot + 1)))
-  const args: (string | number | Buffer)[] = [`${source.stream}.${source.partition}`]
+  const args: (string | number | Buffer)[] = [
+    `${source.stream}.${source.partition}`,
+    packTenants(entries.map(({ blob }) => tenantOfEntry(blob))),
+  ]
   for (const { id, previousId, delayMs, blob } of entries) args.push(id, previousId, delayMs, blob)
   const reply = replyArray(
     await link.run(
       'append-once',
-      [keys.commands, keys.watermarks, keys.due, keys.dueBodies, keys.records, keys.counter],
+      [
+        keys.commands,
+        keys.watermarks,
+        keys.due,
+        keys.dueBodies,
+        keys.records,
+        keys.counter,
+        keys.tenantLoads,
+      ],
       args,
     ),
   )

@@ -6,6 +6,7 @@
  * after a lost answer: the repetition finds the watermark moved.
  */
 import { MillraceError } from '../contracts/errors.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import type { MissedTicks } from '../policies/catch-up.ts'
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
@@ -17,6 +18,8 @@ export const CLOCK_TOLERANCE_MS = 1000
 export interface ScheduleSpec {
   readonly name: string
   readonly keys: PartitionKeys
+  /** Whose its commands are. Absent: nobody's. */
+  readonly tenant?: Tenant
   /** Digest over everything that the definition says. */
   readonly spec: string
   /** Digest over when it ticks. */
@@ -141,13 +144,13 @@ export interface FireAnswer {
 /** Decides one tick, at most once across the fleet. */
 export async function fireSchedule(
   link: RedisLink,
-  { name, keys }: Pick<ScheduleSpec, 'name' | 'keys'>,
+  { name, keys, tenant = NO_TENANT }: Pick<ScheduleSpec, 'name' | 'keys' | 'tenant'>,
   fire: Fire,
 ): Promise<FireAnswer> {
   const reply = replyArray(
     await link.run(
       'fire',
-      [keys.schedule(name), keys.ready, keys.records, keys.counter],
+      [keys.schedule(name), keys.ready, keys.records, keys.counter, keys.tenantLoads],
       [
         fire.epoch,
         fire.watermarkMs ?? '',
@@ -156,9 +159,10 @@ export async function fireSchedule(
         fire.blob ?? '',
         fire.overlap === 'forbid' ? '1' : '0',
         GROUP,
-        homeOf(keys),
+        tenant === NO_TENANT ? homeOf(keys) : `${tenant}/${homeOf(keys)}`,
         fire.missed.firstMs,
         fire.missed.lastMs,
+        tenant,
       ],
     ),
   )
@@ -203,6 +207,8 @@ export async function setSchedulePaused(
 }
 
 export interface ScheduleRun {
+  /** '' none. */
+  readonly tenant: Tenant
   readonly stream: string
   readonly partition: number
   readonly token: string
@@ -253,10 +259,10 @@ export async function readSchedule(
 }
 
 function parseRun(text: string): ScheduleRun[] {
-  const match = /^([^.]+)\.(\d+)\.(x\d+)@(\d+)$/.exec(text)
+  const match = /^(?:([^/]+)\/)?([^.]+)\.(\d+)\.(x\d+)@(\d+)$/.exec(text)
   if (match === null) return []
-  const [, stream = '', partition = '', token = '', tickMs = ''] = match
-  return [{ stream, partition: Number(partition), token, tickMs: Number(tickMs) }]
+  const [, tenant = NO_TENANT, stream = '', partition = '', token = '', tickMs = ''] = match
+  return [{ tenant, stream, partition: Number(partition), token, tickMs: Number(tickMs) }]
 }
 
 function parseRange(text: string): MissedTicks[] {

@@ -5,6 +5,7 @@
 import append from './lua/append.lua' with { type: 'text' }
 import appendKeyed from './lua/append-keyed.lua' with { type: 'text' }
 import appendOnce from './lua/append-once.lua' with { type: 'text' }
+import appendOwned from './lua/append-owned.lua' with { type: 'text' }
 import askPartition from './lua/ask-partition.lua' with { type: 'text' }
 import beat from './lua/beat.lua' with { type: 'text' }
 import cancel from './lua/cancel.lua' with { type: 'text' }
@@ -35,6 +36,7 @@ import readEvents from './lua/read-events.lua' with { type: 'text' }
 import readKeys from './lua/read-keys.lua' with { type: 'text' }
 import readOpen from './lua/read-open.lua' with { type: 'text' }
 import readViews from './lua/read-views.lua' with { type: 'text' }
+import recountTenants from './lua/recount-tenants.lua' with { type: 'text' }
 import redriveDead from './lua/redrive-dead.lua' with { type: 'text' }
 import release from './lua/release.lua' with { type: 'text' }
 import releasePartition from './lua/release-partition.lua' with { type: 'text' }
@@ -69,6 +71,7 @@ export type ScriptName =
   | 'append'
   | 'append-keyed'
   | 'append-once'
+  | 'append-owned'
   | 'ask-partition'
   | 'charge-suspects'
   | 'forget-member'
@@ -102,6 +105,7 @@ export type ScriptName =
   | 'read-open'
   | 'read-events'
   | 'read-views'
+  | 'recount-tenants'
   | 'redrive-dead'
   | 'release'
   | 'remove-consumer'
@@ -124,6 +128,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   append,
   'append-keyed': appendKeyed,
   'append-once': appendOnce,
+  'append-owned': appendOwned,
   'ask-partition': askPartition,
   'charge-suspects': chargeSuspects,
   'forget-member': forgetMember,
@@ -157,6 +162,7 @@ const SOURCES: Readonly<Record<ScriptName, string>> = {
   'read-open': readOpen,
   'read-events': readEvents,
   'read-views': readViews,
+  'recount-tenants': recountTenants,
   'redrive-dead': redriveDead,
   release,
   'remove-consumer': removeConsumer,

@@ -4,9 +4,12 @@
  * A request stays below 1 000 entries and 4 000 arguments (Lua's `unpack` gives up near 8 000), and can be sent again
  * unchanged when its answer was lost: what had been applied then answers "settled before".
  */
+import type { Tenant } from '../contracts/tenant.ts'
 import { replyArray, replyNumber, replyText } from './bytes.ts'
 import type { RedisLink } from './connection.ts'
 import type { Membership } from './membership.ts'
+import { packLists } from './script-lists.ts'
+import type { TenantLoad } from './tenant-loads.ts'
 
 /** Where an entry was read from. */
 export type Source = 'commands' | 'ready'
@@ -52,6 +55,8 @@ export interface Success {
   readonly append: AggregateAppend | undefined
   /** Side record to keep, with its letter; '' for none. */
   readonly record: Buffer | ''
+  /** What its tenant has less waiting, and more with what it sends; absent without a tenant. */
+  readonly load?: TenantLoad | undefined
 }
 
 export interface Failure {
@@ -64,6 +69,8 @@ export interface Failure {
   readonly record: Buffer
   /** Counts only on this state. */
   readonly guard?: AggregateGuard | undefined
+  /** As of a success; absent also where nothing changes. */
+  readonly load?: TenantLoad | undefined
 }
 
 export interface SettleRequest {
@@ -97,17 +104,19 @@ export function isPlain(success: Success): boolean {
     success.record === '' &&
     success.events.length === 0 &&
     success.followUps.length === 0 &&
-    success.append === undefined
+    success.append === undefined &&
+    success.load === undefined
   )
 }
 
 /**
  * True for a success of a fresh command whose only effects are events. They travel packed, as one value: an argument for
- * each part of each command costs its sender several times what cutting them costs Redis.
+ * each part of each command costs its sender several times what cutting them costs Redis. So does one of a tenant without any: each
+ * has a verdict of its own there, and what a tenant has waiting is kept exactly.
  */
 function isEventful(success: Success): boolean {
   return (
-    success.events.length > 0 &&
+    (success.events.length > 0 || success.load !== undefined) &&
     sourceOf(success.ref) === 1 &&
     success.record === '' &&
     success.followUps.length === 0 &&
@@ -207,7 +216,7 @@ function settleArguments(
   const scriptKeys = [
     ...[keys.commands, keys.ready, keys.events, keys.dead, keys.records, keys.recordTimes],
     ...[keys.due, keys.dueBodies, keys.outbox, keys.outboxLast, keys.crashes, keys.counter],
-    ...[keys.lease, keys.held],
+    ...[keys.lease, keys.held, keys.tenantLoads],
   ]
   const aggregates = new Map<string, number>()
   const guardArguments = (guard: AggregateGuard | undefined): (string | number)[] => {
@@ -238,7 +247,28 @@ function settleArguments(
     args.push(letterOf(failure), sourceOf(ref), ref.entryId, ref.token)
     args.push(delayMs, blob, record, ...guardArguments(guard))
   }
+  args.push(packLoads({ e: eventful, s: request.successes, f: request.failures }))
   return { scriptKeys, args }
+}
+
+/** What tenants have less or more waiting, each with the verdict that it depends on; '' where nobody has a tenant. */
+function packLoads(
+  sections: Readonly<Record<'e' | 's' | 'f', readonly { readonly load?: TenantLoad | undefined }[]>>,
+): Buffer | '' {
+  let names: Map<Tenant, number> | undefined
+  const rows: string[] = []
+  for (const section of ['e', 's', 'f'] as const) {
+    const all = sections[section]
+    for (let i = 0; i < all.length; i++) {
+      const load = all[i]?.load
+      if (load === undefined) continue
+      names ??= new Map()
+      const number = names.get(load.tenant) ?? names.size + 1
+      names.set(load.tenant, number)
+      rows.push(section, String(i + 1), String(number), String(load.count), String(load.bytes))
+    }
+  }
+  return names === undefined ? '' : packLists([[...names.keys()], rows])
 }
 
 /** For each: length of the entry id, entry id, number of events (2 bytes), and each event behind its length (4 bytes). */

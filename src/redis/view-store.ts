@@ -3,6 +3,9 @@
  *
  *   checkpoint  the last event entry read; moves only in the script that writes the view changes it stands for
  *   views       hash, view key → msgpack, with a zset of the keys in lexical order beside it
+ *
+ * Keys are given as `policies/scoped-key.ts` has them, and stored as `view-keys.ts` says.
+ *
  *   stop        why the projection can't go on, until somebody's next commit
  */
 import { MillraceError } from '../contracts/errors.ts'
@@ -11,6 +14,7 @@ import type { RedisLink } from './connection.ts'
 import type { PartitionKeys } from './keys.ts'
 import { packPayload, unpackPayload } from './payload-codec.ts'
 import { packLists } from './script-lists.ts'
+import { keyFromStored, storedKey } from './view-keys.ts'
 
 /** How a projection version is called in Redis. */
 export function readerName(projection: { readonly name: string; readonly version: number }): string {
@@ -78,8 +82,8 @@ export async function commitViews(
   const { reader, expected, checkpoint, changes } = commit
   const { written, deleted } = changes
   const touched = written.length + deleted.length
-  const announced = touched > ANNOUNCED_KEYS_MAX ? null : [...written.map(({ key }) => key), ...deleted]
-  const announcement = packPayload([expected, checkpoint, announced])
+  const names = touched > ANNOUNCED_KEYS_MAX ? undefined : [...written.map(({ key }) => key), ...deleted]
+  const announcement = packPayload([expected, checkpoint, names?.map(storedKey) ?? null])
   const args = [reader, expected, checkpoint, keys.commits(reader), announcement, SKIPPED_MAX]
   args.push(packChanges(changes))
   const scriptKeys = [
@@ -97,13 +101,14 @@ export async function commitViews(
  */
 function packChanges({ written, deleted, skipped }: ViewChanges): Buffer {
   const pairs: (string | Buffer)[] = []
-  const created: string[] = []
+  const created: (string | Buffer)[] = []
   for (const { key, blob, isNew } of written) {
-    pairs.push(key, blob)
-    if (isNew) created.push(key)
+    const stored = storedKey(key)
+    pairs.push(stored, blob)
+    if (isNew) created.push(stored)
   }
   const records = skipped.flatMap(({ position, error, blob }) => [position, error, blob])
-  return packLists([pairs, created, deleted, records])
+  return packLists([pairs, created, deleted.map(storedKey), records])
 }
 
 export interface ReaderStop {
@@ -140,10 +145,14 @@ export function readCommitNotice(bytes: Buffer): CommitNotice | undefined {
     if (!Array.isArray(notice)) return undefined
     const [previous, checkpoint, keys]: unknown[] = notice
     if (typeof previous !== 'string' || typeof checkpoint !== 'string') return undefined
-    return { previous, checkpoint, keys: Array.isArray(keys) ? keys.map(String) : undefined }
+    return { previous, checkpoint, keys: Array.isArray(keys) ? keys.map(toKey) : undefined }
   } catch {
     return undefined
   }
+}
+
+function toKey(announced: unknown): string {
+  return announced instanceof Uint8Array ? keyFromStored(announced) : String(announced)
 }
 
 const READ_KEYS_MAX = 1000
@@ -155,9 +164,9 @@ export async function loadViews(
   reader: string,
   viewKeys: readonly string[],
 ): Promise<(Buffer | undefined)[]> {
-  const parts: string[][] = []
+  const parts: (string | Buffer)[][] = []
   for (let at = 0; at < viewKeys.length; at += READ_KEYS_MAX)
-    parts.push(viewKeys.slice(at, at + READ_KEYS_MAX))
+    parts.push(viewKeys.slice(at, at + READ_KEYS_MAX).map(storedKey))
   const replies = await Promise.all(
     parts.map((part) => link.use('views', (client) => client.hmgetBuffer(keys.views(reader), ...part))),
   )
@@ -177,13 +186,13 @@ export async function readViews(
   link: RedisLink,
   keys: PartitionKeys,
   reader: string,
-  viewKeys: readonly (string | Buffer)[],
+  viewKeys: readonly string[],
 ): Promise<StoredViews> {
   if (viewKeys.length > READ_KEYS_MAX) {
     throw new MillraceError('command.malformed', `At most ${READ_KEYS_MAX} views are read at once.`)
   }
   const scriptKeys = [keys.readers, keys.views(reader), keys.stops]
-  const reply = replyArray(await link.run('read-views', scriptKeys, [reader, ...viewKeys]))
+  const reply = replyArray(await link.run('read-views', scriptKeys, [reader, ...viewKeys.map(storedKey)]))
   const stop = replyBuffer(reply[1])
   return {
     checkpoint: replyText(reply[0]) || '0-0',
@@ -194,12 +203,23 @@ export async function readViews(
 
 /** A stretch of the keys of one partition, in byte order. */
 export interface KeyRange {
-  /** Only keys that start with this. */
+  /** Only keys that start with this; where it is of a tenant, only that tenant's. */
   readonly prefix: string
   /** Only keys beyond this one, in the direction of the walk. */
   readonly beyond: string | undefined
   readonly direction: 'forward' | 'backward'
   readonly countMax: number
+}
+
+const BEHIND_TEXT: Buffer = Buffer.from([0xff])
+
+function bound(kind: '(' | '[', key: string, ...rest: readonly Buffer[]): Buffer {
+  const stored = storedKey(key)
+  return Buffer.concat([
+    Buffer.from(kind),
+    typeof stored === 'string' ? Buffer.from(stored) : stored,
+    ...rest,
+  ])
 }
 
 /** Keys of stored views in lexical order of their bytes, along the direction of the walk. */
@@ -210,10 +230,10 @@ export async function pageViewKeys(
   range: KeyRange,
 ): Promise<Buffer[]> {
   const { prefix, beyond, direction, countMax } = range
-  // No UTF-8 text holds the byte 0xff, so it stands behind every key with the prefix.
-  const end = Buffer.concat([Buffer.from(`(${prefix}`), Buffer.from([0xff])])
-  const start = `[${prefix}`
-  const exclusive = beyond === undefined ? undefined : `(${beyond}`
+  // No UTF-8 text holds the byte 0xff, so it stands behind every key with the prefix, and before every one of a tenant.
+  const end = bound('(', prefix, BEHIND_TEXT)
+  const start = bound('[', prefix)
+  const exclusive = beyond === undefined ? undefined : bound('(', beyond)
   return await link.use('a page of views', async (client) => {
     const index = keys.viewKeys(reader)
     return direction === 'forward'

@@ -102,12 +102,9 @@ function dropExpired(
   if (!runs.some(isExpired)) return runs
   const expired = runs.filter(isExpired)
   for (const run of expired) {
-    const { id, type, scope, trail } = run
     telemetry.emit('command.dead-lettered', {
-      stream: scope.stream,
-      type,
-      id,
-      attempt: trail.attempts,
+      ...run.called,
+      attempt: run.trail.attempts,
       reason: 'expired',
       error: expiredText(run),
     })
@@ -202,8 +199,7 @@ function beforeDeadline(
 function report({ telemetry }: BatchEnvironment, run: CommandRun, settlement: Settlement): void {
   if (settlement.kind === 'done') return
   const { error } = settlement
-  const { type, attempt, id } = run
-  const command = { stream: run.scope.stream, type, id, attempt }
+  const command = { ...run.called, attempt: run.attempt }
   if (settlement.kind === 'retry') {
     telemetry.emit('command.retried', { ...command, delayMs: settlement.delayMs, error })
   } else {

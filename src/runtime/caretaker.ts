@@ -14,6 +14,7 @@ import {
   trimCommands,
   trimEvents,
 } from '../redis/partition-care.ts'
+import { recountTenants } from '../redis/tenant-loads.ts'
 import type { Clock } from './clock.ts'
 import { PeriodicService } from './service.ts'
 
@@ -100,7 +101,20 @@ export class Caretaker extends PeriodicService {
     await this.#trimDead()
     for (let i = 0; i < ROUNDS_MAX && !this.stopSignal.aborted; i++) {
       const swept = await sweepRecords(link, keys, stream.retention.resultsMs, SWEEP_COUNT_MAX)
-      if (swept < SWEEP_COUNT_MAX) return
+      if (swept < SWEEP_COUNT_MAX) break
+    }
+    await this.#recount()
+  }
+
+  /** What tenants have waiting is kept by every script that changes it; if it was wrong all the same, somebody should know. */
+  async #recount(): Promise<void> {
+    const { link, keys, telemetry } = this.#options
+    for (const { kept, counted } of (await recountTenants(link, keys)) ?? []) {
+      telemetry.emit('alarm.raised', {
+        alarm: 'tenant-load-wrong',
+        stream: keys.stream,
+        detail: `Tenant ${kept.tenant} was thought to have ${kept.count} commands (${kept.bytes} bytes) waiting in ${keys.stream}.${keys.partition}, and has ${counted.count} (${counted.bytes} bytes); mended. Were entries deleted by hand?`,
+      })
     }
   }
 

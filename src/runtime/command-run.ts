@@ -10,6 +10,7 @@ import { MillraceError } from '../contracts/errors.ts'
 import type { EventDefinition } from '../contracts/event.ts'
 import type { HandledCommand, SendOptions, TraceContext } from '../contracts/handler.ts'
 import { type PayloadInput, validatePayloadNow } from '../contracts/schema.ts'
+import { NO_TENANT, type Tenant } from '../contracts/tenant.ts'
 import { partitionOf } from '../policies/partition.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import {
@@ -92,7 +93,8 @@ export class CommandRun implements HandledCommand {
   }
 
   get id(): string {
-    return this.scope.ids.format(this.scope.stream, this.scope.partition, this.ref.token)
+    const { ids, stream, partition } = this.scope
+    return ids.format(stream, partition, this.ref.token, this.entry.tenant)
   }
 
   get idempotencyKey(): string {
@@ -103,12 +105,27 @@ export class CommandRun implements HandledCommand {
     return this.entry.type
   }
 
+  /** How telemetry names it. */
+  get called(): {
+    readonly stream: string
+    readonly type: string
+    readonly id: string
+    readonly tenant?: Tenant
+  } {
+    const { tenant, type, id } = this
+    return { stream: this.scope.stream, type, id, ...(tenant === NO_TENANT ? {} : { tenant }) }
+  }
+
   get version(): number {
     return this.entry.version
   }
 
   get key(): string {
     return this.entry.key
+  }
+
+  get tenant(): Tenant {
+    return this.entry.tenant
   }
 
   /** Decoded on first use and kept for this run only: a handler may change it. */
@@ -165,6 +182,7 @@ export class CommandRun implements HandledCommand {
         version: event.version,
         atMs: this.scope.clock.nowMs(),
         key: this.entry.key,
+        tenant: this.entry.tenant,
         trace: undefined,
         tickMs: undefined,
         trail: undefined,
@@ -196,13 +214,14 @@ export class CommandRun implements HandledCommand {
       version: command.version,
       atMs: this.scope.clock.nowMs(),
       key: key ?? '',
+      tenant: this.entry.tenant,
       trace: this.entry.trace,
       tickMs: undefined,
       expiresAtMs: expiresInMs === undefined ? undefined : Math.floor(this.scope.serverNowMs() + expiresInMs),
       trail: undefined,
     }
     const { blob, headerBytes } = packEntry(envelope, value)
-    const partition = partitionOf(key ?? blob.subarray(headerBytes), partitions)
+    const partition = partitionOf(key ?? blob.subarray(headerBytes), partitions, this.entry.tenant)
     const here = command.stream === this.scope.stream && partition === this.scope.partition
     this.#followUps ??= []
     this.#followUps.push({ target: here ? '' : `${command.stream}.${partition}`, delayMs, blob })

@@ -4,9 +4,11 @@
 import { Buffer } from 'node:buffer'
 import type { DeadReason } from '../contracts/dead-reason.ts'
 import { describeError, MillraceError } from '../contracts/errors.ts'
+import { NO_TENANT } from '../contracts/tenant.ts'
 import type { Settlement } from '../policies/settlement.ts'
 import { encodeCopy, type FailedAttempt, TRAIL_FAILURES_MAX, type Trail } from '../redis/entry-codec.ts'
 import { packPayload } from '../redis/payload-codec.ts'
+import type { TenantLoad } from '../redis/tenant-loads.ts'
 import type { CommandRun } from './command-run.ts'
 import type { Decided } from './settler.ts'
 
@@ -31,6 +33,7 @@ export function toDecided(run: CommandRun, settlement: Settlement): Decided {
           followUps: run.followUps,
           append: run.append,
           record: doneRecord(run, settlement.result),
+          load: doneLoad(run),
         },
       }
     case 'retry':
@@ -136,5 +139,27 @@ function move(
     return { run, failure: { ...common, move: 'hold', blob: packPayload(trail) } }
   }
   const blob = encodeCopy(run.entry, { trail })
-  return { run, failure: { ...common, move: kind, blob } }
+  const load = kind === 'retry' ? grownLoad(run, blob) : deadLoad(run)
+  return { run, failure: { ...common, move: kind, blob, load } }
+}
+
+/** Done, it waits no longer; what it sends within its partition does from now on. */
+function doneLoad({ tenant, entry, followUps }: CommandRun): TenantLoad | undefined {
+  if (tenant === NO_TENANT) return undefined
+  let [count, bytes] = [-1, -entry.bytes.length]
+  for (const { target, blob } of followUps) {
+    if (target !== '') continue
+    count += 1
+    bytes += blob.length
+  }
+  return { tenant, count, bytes }
+}
+
+function deadLoad({ tenant, entry }: CommandRun): TenantLoad | undefined {
+  return tenant === NO_TENANT ? undefined : { tenant, count: -1, bytes: -entry.bytes.length }
+}
+
+/** A retry waits on, with what it has been through. */
+function grownLoad({ tenant, entry }: CommandRun, blob: Buffer): TenantLoad | undefined {
+  return tenant === NO_TENANT ? undefined : { tenant, count: 0, bytes: blob.length - entry.bytes.length }
 }

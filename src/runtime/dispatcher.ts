@@ -161,11 +161,8 @@ export class Dispatcher {
   #bury(desk: PartitionDesk, run: CommandRun): void {
     const { level } = run.ref
     const error = `It was running when its worker died, ${level} times.`
-    const { stream } = desk.scope
     this.#options.telemetry.emit('command.dead-lettered', {
-      stream,
-      type: run.type,
-      id: run.id,
+      ...run.called,
       attempt: run.attempt,
       reason: 'crashed',
       error,

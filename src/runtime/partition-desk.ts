@@ -59,7 +59,7 @@ export class PartitionDesk {
       this.settler.push([toExpired(run)])
       return
     }
-    telemetry.emit('command.deferred', { stream, type: run.type, version: run.version, id: run.id })
+    telemetry.emit('command.deferred', { ...run.called, version: run.version })
     if (cause === 'unknown' && waitedMs > DEFER_ALARM_AFTER_MS) {
       telemetry.emit('alarm.raised', {
         alarm: 'command-type-unknown',

@@ -2,10 +2,11 @@
 -- Decides one tick of a schedule, at most once across the fleet and never early by the server's clock: appends its command
 -- to the ready stream, or leaves it out, and moves the watermark. Compare-and-set on the watermark, so no leader is needed.
 -- Without an expected watermark the command runs now, beside the timetable: nothing moves.
--- KEYS: 1 schedule, 2 ready, 3 records, 4 counter
+-- KEYS: 1 schedule, 2 ready, 3 records, 4 counter, 5 tenantLoads
 -- ARGV: 1 spec epoch, 2 expected watermark ('' run now), 3 tick, 4 ticks left out before it, 5 blob ('' leave this one out
---       too; it is counted in 4), 6 '1' when runs must not overlap, 7 group, 8 where runs go: `<stream>.<partition>`,
---       9 first and 10 last of the ticks left out
+--       too; it is counted in 4), 6 '1' when runs must not overlap, 7 group, 8 where runs go: `<stream>.<partition>`, behind
+--       `<tenant>/` where they are a tenant's,
+--       9 first and 10 last of the ticks left out, 11 tenant ('' none)
 -- Returns: {verdict, watermark, server time, token or ''}; verdicts: fired, left-out, overlap (left out, an earlier run is
 --          still open), and without any change: stale, clock, paused, behind, early
 local RUNS_KEPT, RANGES_KEPT = 10, 32
@@ -58,6 +59,10 @@ local token, copy
 if ARGV[5] ~= '' and not overlaps then
   token = 'x' .. string.format('%d', call('INCR', KEYS[4]))
   copy = call('XADD', KEYS[2], '*', token, ARGV[5])
+  if ARGV[11] ~= '' then
+    call('HINCRBY', KEYS[5], ARGV[11], 1)
+    call('HINCRBY', KEYS[5], ARGV[11] .. '/b', #ARGV[5])
+  end
 end
 -- Counts ticks left out and keeps their newest ranges, newest first, as `first-last*count`; what directly follows the
 -- newest range (`follows` is its last tick) joins it.

@@ -9,6 +9,7 @@ local STEP, BYTES_MAX = 25, 4194304
 local function headerBytes(blob)
   if string.byte(blob, 1) > 2 or #blob < 12 then return math.min(#blob, 64) end
   local flags, at = string.byte(blob, 3), 12 + string.byte(blob, 12)
+  if bit.band(flags, 32) ~= 0 then at = at + 1 + (string.byte(blob, at + 1) or 0) end
   if bit.band(flags, 1) ~= 0 then at = at + 1 + (string.byte(blob, at + 1) or 0) end
   if bit.band(flags, 2) ~= 0 then at = at + 25 end
   if bit.band(flags, 4) ~= 0 then at = at + 6 end

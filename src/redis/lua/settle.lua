@@ -8,7 +8,7 @@
 -- remains pending, and what it has been through is kept beside it under a turn that only grows.
 --
 -- KEYS: 1 commands, 2 ready, 3 events, 4 dead, 5 records, 6 recordTimes, 7 due, 8 dueBodies, 9 outbox, 10 outboxLast,
---       11 crashes, 12 counter, 13 lease, 14 held, 15… aggregates
+--       11 crashes, 12 counter, 13 lease, 14 held, 15 tenantLoads, 16… aggregates
 -- ARGV: group, consumer, epoch ('' when the partition is not ordered),
 --       n, entry ids of `commands` done without effects…,
 --       n, packed: fresh commands of `commands` done with events alone; of each the length of its entry id (1 byte), the id,
@@ -22,6 +22,9 @@
 --       n, per failure: 'T' retry, 'X' dead letter or the turn of a retry in place, source, entry id, token,
 --          delay ms, blob (its trail when in place), record,
 --          index in KEYS of its aggregate (0 none), expected version, token of the command behind it
+--       '' where no command has a tenant, else two lists (`script-lists.ts`): tenants; and five values for each change of what they
+--          have waiting: which verdict it goes with ('e' with events alone, 's' other success, 'f' failure) and its number, number
+--          of the tenant, commands, bytes
 -- Returns: {acknowledged without effects, per other command with effects a letter, per failure a letter, last event id or '',
 --          per command with events alone a letter}
 --          letters: '1' applied, '0' was settled before or belongs to another, 'c' version conflict;
@@ -186,6 +189,27 @@ for i = 1, moves do
     end
   else
     failures[i] = '0'
+  end
+end
+if arg[at] ~= '' then
+  local names, rows = unpack(cmsgpack.unpack(arg[at]))
+  local verdicts, changes = { e = eventful, s = successes, f = failures }, {}
+  for i = 1, #rows, 5 do
+    if verdicts[rows[i]][tonumber(rows[i + 1])] == '1' then
+      local tenant = names[tonumber(rows[i + 2])]
+      local change = changes[tenant] or { 0, 0 }
+      change[1], change[2] = change[1] + tonumber(rows[i + 3]), change[2] + tonumber(rows[i + 4])
+      changes[tenant] = change
+    end
+  end
+  -- Nobody has less than nothing, nor bytes without commands: then it was wrong before, and is counted again.
+  for tenant, change in pairs(changes) do
+    local count = call('HINCRBY', KEYS[15], tenant, change[1])
+    local bytes = call('HINCRBY', KEYS[15], tenant .. '/b', change[2])
+    if count <= 0 or bytes <= 0 then
+      call('HDEL', KEYS[15], tenant, tenant .. '/b')
+      if count ~= 0 or bytes ~= 0 then call('HSET', KEYS[15], '!', '1') end
+    end
   end
 end
 return { acked, table.concat(successes), table.concat(failures), lastEvent, table.concat(eventful) }
