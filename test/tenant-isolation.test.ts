@@ -143,6 +143,37 @@ describe('the same names', () => {
       await rejectionOf(parties[1], { type: 'item.add', payload: items[0]?.payload, tenant: 'zeta' }),
     ).toBe('invalid-command')
   })
+
+  test('of CloudEvents, whose source and id are an idempotency key, and while their end is waited for', async () => {
+    const event = (amount: number) => ({
+      ...{ specversion: '1.0', id: 'e-1', source: '/tills/7', type: 'item.add' },
+      ...{ datacontenttype: 'application/json', data: { item: 'till', amount } },
+    })
+    const type = { 'content-type': 'application/cloudevents+json' }
+    const ask = (party: TenantClient, headers: Record<string, string>) =>
+      party.ask('POST', '/v1/commands', event(amountOf(party)), { ...type, ...headers })
+    const waited = await each((party) => ask(party, { prefer: 'wait=10' }))
+    expect(waited.map(({ status, body }) => [status, body.status])).toEqual([
+      [200, 'done'],
+      [200, 'done'],
+      [200, 'done'],
+    ])
+    const again = await each((party) => ask(party, {}))
+    expect(again.map(({ body }) => [body.id, body.deduplicated])).toEqual(
+      waited.map(({ body }) => [body.id, true]),
+    )
+    const batch = { 'content-type': 'application/cloudevents-batch+json' }
+    const many = await each((party) =>
+      party.ask('POST', '/v1/commands', [event(amountOf(party))], { ...batch }),
+    )
+    expect(many.map(({ body }) => body.results[0].id)).toEqual(waited.map(({ body }) => body.id))
+    for (const [at, owner] of parties.entries()) {
+      const id = String(waited[at]?.body.id)
+      expect((await owner.get(`/v1/commands/${id}`, { prefer: 'wait=5' })).body.status).toBe('done')
+      for (const stranger of parties.filter((party) => party !== owner))
+        expect((await stranger.get(`/v1/commands/${id}`, { prefer: 'wait=5' })).status).toBe(404)
+    }
+  })
 })
 
 /** What a bulk item that says its own tenant is refused with. */
