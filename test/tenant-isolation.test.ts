@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from '
 import { openProducer } from '../src/index.ts'
 import { partitionOf } from '../src/policies/partition.ts'
 import { rejection } from './support/rejection.ts'
+import { TailClient } from './support/tail-client.ts'
 import { addItem, shop, type TenantClient, TenantWorld } from './support/tenants.ts'
 import { until } from './support/until.ts'
 
@@ -142,6 +143,35 @@ describe('the same names', () => {
     expect(
       await rejectionOf(parties[1], { type: 'item.add', payload: items[0]?.payload, tenant: 'zeta' }),
     ).toBe('invalid-command')
+  })
+
+  test('of events: a tail sends its tenant’s alone, from wherever it begins and whatever it is filtered by', async () => {
+    const url = `${world.api.url}/v1/events/shop`
+    const ids = await each((party) => party.send('item.add', { item: 'tail', amount: amountOf(party) }))
+    await each((party) => untilDone(party, ids[parties.indexOf(party)] ?? ''))
+    let cursor = ''
+    for (const query of ['?from=start', '?from=start&key=tail', '?from=start&type=item.added']) {
+      for (const [at, party] of parties.entries()) {
+        const whose: Record<string, string> = party.tenant === '' ? {} : { 'x-tenant': party.tenant }
+        await using reader = await TailClient.open(`${url}${query}`, whose)
+        const idsSeen = () =>
+          reader.events.map(({ data }) => String((data as { commandId: string }).commandId))
+        await reader.until('the own event', () => idsSeen().includes(ids[at] ?? ''))
+        for (const id of idsSeen()) expect(world.api.ids.parse(id, party.tenant).stream).toBe('shop')
+        cursor = reader.lastId
+      }
+    }
+    // The cursor of another one tells a place, and nothing of what is there.
+    const zeta = world.as('zeta')
+    await using reader = await TailClient.open(url, { 'x-tenant': 'zeta', 'last-event-id': cursor })
+    const [, acmeId] = await each((party) =>
+      party.send('item.add', { item: 'tail', amount: amountOf(party) }),
+    )
+    const own = await zeta.send('item.add', { item: 'tail', amount: 1 })
+    const seen = () => reader.events.map(({ data }) => String((data as { commandId: string }).commandId))
+    await reader.until('the own event', () => seen().includes(own))
+    expect(seen()).not.toContain(acmeId)
+    for (const id of seen()) expect(world.api.ids.parse(id, 'zeta').stream).toBe('shop')
   })
 
   test('of CloudEvents, whose source and id are an idempotency key, and while their end is waited for', async () => {
