@@ -15,6 +15,7 @@ import type { Environment, Variable } from './environment.ts'
 import { checkIdentity } from './identity-checks.ts'
 import { IDENTITY_SETTINGS, type IdentitySettings, readIdentitySettings } from './identity-settings.ts'
 import { parseOrigins } from './origins.ts'
+import { QUOTA_SETTINGS, type QuotaSettings, readQuotaSettings } from './quota-settings.ts'
 import { listOf, oneOf, parseText, whole } from './setting-values.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
@@ -24,7 +25,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number]
 export type UnsafeName = 'public-bind' | 'public-admin' | ServerTolerance
 const UNSAFE_NAMES: readonly UnsafeName[] = ['public-bind', 'public-admin', ...TOLERANCES]
 
-export interface Settings extends IdentitySettings {
+export interface Settings extends IdentitySettings, QuotaSettings {
   /** `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or `rediss+sentinel://`; undefined means a redis-server child of our own. */
   readonly redisUrl: string | undefined
   readonly host: string
@@ -54,9 +55,6 @@ export interface Settings extends IdentitySettings {
   readonly tailBytesMax: number
   /** After this much silence a tail says that it is still there. */
   readonly tailHeartbeatMs: number
-  /** Commands that one tenant may have waiting in one partition, and bytes of their entries. */
-  readonly tenantWaitingMax: number
-  readonly tenantWaitingBytesMax: number
   readonly allowUnsafe: ReadonlySet<UnsafeName>
   /** The program that the managed server runs; undefined means `redis-server`, else `valkey-server`, on PATH. */
   readonly redisServer: string | undefined
@@ -90,13 +88,9 @@ export type ConnectionSettings = Pick<
 >
 export type EntranceSettings = Pick<
   Settings,
-  | 'durability'
-  | 'redisWaitMs'
-  | 'idempotencyWindowMs'
-  | 'idempotencyRecordsMax'
-  | 'tenantWaitingMax'
-  | 'tenantWaitingBytesMax'
->
+  'durability' | 'redisWaitMs' | 'idempotencyWindowMs' | 'idempotencyRecordsMax'
+> &
+  QuotaSettings
 export type ProducerSettings = FoundationSettings &
   ConnectionSettings &
   EntranceSettings &
@@ -241,21 +235,6 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     fallback: '15000',
     parse: whole(1000, 600_000),
   },
-  tenantWaitingMax: {
-    variable: 'MILLRACE_TENANT_WAITING_MAX',
-    flag: '--tenant-waiting-max <number>',
-    help: 'commands that one tenant may have waiting in one partition; beyond it that tenant gets 429',
-    fallback: '100000',
-    parse: whole(1, 100_000_000),
-  },
-  tenantWaitingBytesMax: {
-    variable: 'MILLRACE_TENANT_WAITING_BYTES_MAX',
-    flag: '--tenant-waiting-bytes-max <number>',
-    help: 'bytes of them',
-    fallback: '268435456',
-    // Any one command must fit.
-    parse: whole(1024 ** 2, 9_999_999_999),
-  },
   allowUnsafe: {
     variable: 'MILLRACE_ALLOW_UNSAFE',
     flag: '--allow-unsafe <names>',
@@ -278,6 +257,7 @@ export const SETTINGS: { readonly [Name in SettingName]: SettingSource<Settings[
     parse: whole(0, 3_600_000),
   },
   ...IDENTITY_SETTINGS,
+  ...QUOTA_SETTINGS,
   commandWaitMaxMs: {
     variable: 'MILLRACE_COMMAND_WAIT_MAX_MS',
     flag: '--command-wait-max-ms <number>',
@@ -426,8 +406,7 @@ function readProducerSettings(read: SettingReader): ProducerSettings {
     drainLimitMs: read('drainLimitMs'),
     idempotencyWindowMs: read('idempotencyWindowMs'),
     idempotencyRecordsMax: read('idempotencyRecordsMax'),
-    tenantWaitingMax: read('tenantWaitingMax'),
-    tenantWaitingBytesMax: read('tenantWaitingBytesMax'),
+    ...readQuotaSettings(read),
     allowUnsafe: read('allowUnsafe'),
     redisServer: read('redisServer'),
     redisWaitMs: read('redisWaitMs'),
