@@ -37,7 +37,8 @@ export interface ProcessParts {
   readonly options: Partial<ConsumerOptions>
   catalogueOf(process: SimulatedProcess): Catalogue
   /** The process ended by itself: it could not start, or it stopped as it was told to. */
-  onEnded(process: SimulatedProcess, why: string): void
+  /** `isFailure`: it could not start, and died of that. */
+  onEnded(process: SimulatedProcess, why: string, isFailure: boolean): void
 }
 
 const COMMAND_TIMEOUT_MS = 2000
@@ -77,8 +78,9 @@ export class SimulatedProcess {
 
   launch(): void {
     this.#start().catch((error: unknown) => {
-      if (!this.#isStopping) this.kill(true)
-      this.#parts.onEnded(this, describeError(error))
+      const isFailure = !this.#isStopping
+      if (isFailure) this.kill(true)
+      this.#parts.onEnded(this, describeError(error), isFailure)
     })
   }
 
@@ -132,7 +134,7 @@ export class SimulatedProcess {
     stopped().then(
       () => {
         this.kill(true)
-        this.#parts.onEnded(this, 'stopped')
+        this.#parts.onEnded(this, 'stopped', false)
       },
       () => this.kill(true),
     )

@@ -64,6 +64,8 @@ export class Simulation {
   readonly #ledger: Ledger
   readonly #processes = new Set<SimulatedProcess>()
   readonly #failed = new Set<string>()
+  /** A process that can't finish its start dies with what it has in hand already. */
+  #failedStart = false
   readonly #pronouncedDead: string[] = []
   readonly #alarms: string[] = []
   readonly #wrong: string[] = []
@@ -147,7 +149,7 @@ export class Simulation {
       loss: this.#loss,
       failed: this.#failed,
       living: this.#living,
-      mayBePronouncedDead: this.#faults.has(DEADLY) || this.#poisonous >= 0,
+      mayBePronouncedDead: this.#faults.has(DEADLY) || this.#poisonous >= 0 || this.#failedStart,
       pronouncedDead: this.#pronouncedDead,
       alarms: this.#alarms,
     }
@@ -177,7 +179,8 @@ export class Simulation {
           },
           this.#options.scenario,
         ),
-      onEnded: (own, why) => {
+      onEnded: (own, why, isFailure) => {
+        this.#failedStart ||= isFailure
         this.#note(`${own.name} ended: ${why}`)
         this.#replaceLater(own)
       },
