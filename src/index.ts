@@ -33,6 +33,7 @@ export {
   type SingleHandlerOptions,
   type TraceContext,
 } from './contracts/handler.ts'
+export type { JsonSchema } from './contracts/json-schema.ts'
 export type { Lease, LeaseOptions } from './contracts/lease.ts'
 export type { Logger } from './contracts/logger.ts'
 export { type Done, done, type Outcome, type Reject, type Retry, reject, retry } from './contracts/outcome.ts'

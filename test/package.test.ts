@@ -98,6 +98,7 @@ test(
       const { id } = (await posted.json()) as { id: string }
       const view = await fetch(`${url}/v1/views/pages/%2F`, { headers: { 'millrace-after': id } })
       expect(await view.json()).toEqual({ visits: 1, lastVisitor: 'ada' })
+      expect(await (await fetch(`${url}/openapi.json`)).text()).toContain('/v1/commands/visit.record')
     } finally {
       child.kill('SIGTERM')
       expect(await child.exited).toBe(0)

@@ -26,6 +26,12 @@ test('of the metrics library only what counts is loaded', async () => {
   expect(loaded).not.toMatch(/prom-client\/(index|lib\/(cluster|defaultMetrics|pushgateway))/)
 })
 
+test('what tells of routes is loaded when somebody asks', async () => {
+  const loaded = await loadedBy(`await import('./src/http/public-app.ts')`)
+  expect(loaded).toContain('/hono/')
+  expect(loaded).not.toContain('helper/html')
+})
+
 test('a heartbeat thread that nobody asked to beat ends when it is stopped', async () => {
   const thread = new HeartbeatThread()
   await thread.start()

@@ -6,9 +6,12 @@
  * `version` is part of the stored key: a changed fold starts a view of its own beside the old one.
  */
 
+import type { StandardSchemaV1 } from '@standard-schema/spec'
 import { MillraceError } from './errors.ts'
 import type { EventDefinition, EventPayload, RecordedEvent } from './event.ts'
+import { checkJsonSchema, type JsonSchema } from './json-schema.ts'
 import { checkKnownOptions, checkPlainName, checkWhole } from './names.ts'
+import { isPayloadSchema } from './schema.ts'
 import { DEFAULT_STREAM, type StreamDefinition } from './stream.ts'
 
 export interface ProjectionOptions<View> {
@@ -23,6 +26,10 @@ export interface ProjectionOptions<View> {
   readonly merge?: (a: View, b: View) => View
   /** The partition key behind a view's key, where they differ (`SEA-PDX` → `SEA`). Not together with `merge`. */
   readonly partitionKey?: (viewKey: string) => string
+  /** Any Standard Schema of a view, for /openapi.json. Views are not validated. Default: nothing is said of them. */
+  readonly view?: StandardSchemaV1<unknown, View>
+  /** The same, when the library of `view` can't say it or should say something else. */
+  readonly jsonSchema?: JsonSchema
   /** What a fold that throws does: `stop` this projection's partition (default), or `skip-and-record` the event. */
   readonly onError?: 'stop' | 'skip-and-record'
 }
@@ -44,6 +51,8 @@ export interface ProjectionDefinition<View = unknown> {
   readonly version: number
   readonly onError: 'stop' | 'skip-and-record'
   readonly folds: ReadonlyMap<string, Fold<View>>
+  readonly view?: StandardSchemaV1
+  readonly jsonSchema?: JsonSchema
   initial(key: string): View
   merge?(a: View, b: View): View
   partitionKey?(viewKey: string): string
@@ -61,7 +70,8 @@ export interface ProjectionDefinition<View = unknown> {
  * @throws MillraceError `definition.invalid`, `config.unknown-option`
  */
 export function defineProjection<View>(options: ProjectionOptions<View>): ProjectionDefinition<View> {
-  const known = ['name', 'stream', 'version', 'initial', 'merge', 'partitionKey', 'onError']
+  const described = ['view', 'jsonSchema']
+  const known = ['name', 'stream', 'version', 'initial', 'merge', 'partitionKey', 'onError', ...described]
   checkKnownOptions('defineProjection', options, known)
   checkPlainName('Projection', options.name)
   const what = `projection "${options.name}"`
@@ -77,6 +87,13 @@ export function defineProjection<View>(options: ProjectionOptions<View>): Projec
       `${what} declares both "merge" and "partitionKey"; keep one.`,
     )
   }
+  if (options.view !== undefined && !isPayloadSchema(options.view)) {
+    throw new MillraceError(
+      'definition.invalid',
+      `"view" of ${what} must be a Standard Schema (zod 4, valibot 1, arktype 2, …).`,
+    )
+  }
+  if (options.jsonSchema !== undefined) checkJsonSchema(what, options.jsonSchema)
   const onError = options.onError ?? 'stop'
   if (onError !== 'stop' && onError !== 'skip-and-record') {
     throw new MillraceError('definition.invalid', `"onError" of ${what} must be "stop" or "skip-and-record".`)
@@ -105,6 +122,8 @@ function build<View>(
     onError: options.onError,
     folds,
     initial: options.initial,
+    ...(options.view === undefined ? {} : { view: options.view }),
+    ...(options.jsonSchema === undefined ? {} : { jsonSchema: options.jsonSchema }),
     ...(options.merge === undefined ? {} : { merge: options.merge }),
     ...(options.partitionKey === undefined ? {} : { partitionKey: options.partitionKey }),
     on: (event, keys, fold) => {

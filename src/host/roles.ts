@@ -166,7 +166,19 @@ class RoleStart {
     const { commandWaitMaxMs, corsOrigins } = settings
     const options = { commandWaitMaxMs, corsOrigins, heartbeatMs }
     const { app, answers, bodies } = createPublicApp({
-      ...{ bus, ends, views, tails, ids, limits, clock, telemetry, options, guard: identity.guards.public },
+      ...{
+        bus,
+        ends,
+        catalogue,
+        views,
+        tails,
+        ids,
+        limits,
+        clock,
+        telemetry,
+        options,
+        guard: identity.guards.public,
+      },
       ...this.#health,
     })
     if (limits !== undefined) metrics.watchLimits(limits.limiter.policies)

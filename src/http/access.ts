@@ -29,6 +29,8 @@ export const ACCESS: Readonly<Record<string, Rule>> = {
   'health.startup': 'open',
   'health.ready': 'open',
   problem: 'open',
+  'reference.openapi': 'known',
+  'reference.page': 'known',
   unmatched: 'known',
   'command.send': { verb: 'commands:write', name: 'command type' },
   'command.send-bulk': { verb: 'commands:write', name: 'each item' },

@@ -19,6 +19,7 @@ import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import { addKeyRoutes } from './key-routes.ts'
 import type { Metrics } from './metrics.ts'
+import { addReferenceRoutes } from './reference-routes.ts'
 import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
 import type { HttpApp } from './server.ts'
 import { addStreamRoutes } from './stream-routes.ts'
@@ -46,6 +47,8 @@ const AUTOSCALE_TARGET = 1000
 export interface AdminApp {
   readonly app: HttpApp
   readonly answers: Answers
+  /** To be held against what is told of them. */
+  readonly routes: readonly { readonly method: string; readonly path: string }[]
 }
 
 export function createAdminApp(parts: AdminAppParts): AdminApp {
@@ -69,7 +72,10 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
     }),
   )
   metrics.watchListener({ listener: 'admin', answers, bodies })
+  const credentials = guard !== undefined
+  addReferenceRoutes(app, { answers, listener: 'admin', catalogue, credentials, limited: false })
   closeApp(frame, ADMIN_ACCEPT_POST)
   const direct = new DirectRoutes(app)
-  return { app: guard === undefined ? direct : guardedApp(direct, direct, guard, answers), answers }
+  const guarded = guard === undefined ? direct : guardedApp(direct, direct, guard, answers)
+  return { app: guarded, answers, routes: app.routes }
 }

@@ -186,9 +186,9 @@ export class Metrics implements MetricMaker {
       counter.inc({ mode: 'system' }, system / 1e6)
     })
     const lateness = 'How late timers ran since the last scrape.'
-    this.#gauge('event_loop_delay_seconds', lateness, ['quantile'], (gauge) => {
+    this.#gauge('event_loop_delay_seconds', lateness, ['percentile'], (gauge) => {
       for (const percent of [50, 99]) {
-        gauge.set({ quantile: String(percent / 100) }, this.#loopDelay.percentile(percent) / 1e9)
+        gauge.set({ percentile: String(percent) }, this.#loopDelay.percentile(percent) / 1e9)
       }
       this.#loopDelay.reset()
     })

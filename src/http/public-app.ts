@@ -4,6 +4,7 @@ import type { EndWatch } from '../commands/end-watch.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { checkKnownOptions } from '../contracts/names.ts'
 import type { Telemetry } from '../contracts/telemetry.ts'
+import type { Catalogue } from '../policies/catalogue.ts'
 import type { CommandIds } from '../redis/command-id.ts'
 import type { Clock } from '../runtime/clock.ts'
 import type { Tails } from '../tails/tails.ts'
@@ -18,6 +19,7 @@ import { addEventRoutes } from './event-routes.ts'
 import { type Guard, guardedApp } from './guard.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import { type RateLimitParts, RateLimits } from './rate-limits.ts'
+import { addReferenceRoutes } from './reference-routes.ts'
 import type { HttpApp } from './server.ts'
 import { addViewRoutes, type ServedAddress, type ViewSource } from './view-routes.ts'
 
@@ -55,6 +57,7 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
 export interface PublicAppParts<Address extends ServedAddress = ServedAddress> {
   readonly bus: CommandBus
   readonly ends: EndWatch
+  readonly catalogue: Catalogue
   readonly views: ViewSource<Address>
   readonly tails: Tails
   readonly ids: CommandIds
@@ -75,12 +78,14 @@ export interface PublicApp {
   readonly app: HttpApp
   readonly answers: Answers
   readonly bodies: BodyReader
+  /** Of Hono and direct ones, to be held against what is told of them. */
+  readonly routes: readonly { readonly method: string; readonly path: string }[]
 }
 
 export function createPublicApp<Address extends ServedAddress>(parts: PublicAppParts<Address>): PublicApp {
   checkKnownOptions('createPublicApp', parts.options ?? {}, Object.keys(PUBLIC_APP_DEFAULTS))
   const options: PublicAppOptions = { ...PUBLIC_APP_DEFAULTS, ...parts.options }
-  const { bus, ends, views, clock, telemetry, health, started, draining, guard } = parts
+  const { bus, ends, catalogue, views, clock, telemetry, health, started, draining, guard } = parts
   const access = guard && new Access(guard.streamOfType)
   const limits = parts.limits && new RateLimits(parts.limits)
   const frame = openApp(telemetry, access, limits)
@@ -94,9 +99,12 @@ export function createPublicApp<Address extends ServedAddress>(parts: PublicAppP
   const { tails, ids } = parts
   addEventRoutes(app, { tails, ids, answers, clock, telemetry, heartbeatMs: options.heartbeatMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })
+  const front = { credentials: guard !== undefined, limited: limits !== undefined }
+  addReferenceRoutes(app, { answers, listener: 'public', catalogue, ...front })
   closeApp(frame, ACCEPT_POST)
   limits?.check(answers.routes)
   const guarded = guard === undefined ? direct : guardedApp(direct, direct, guard, answers)
   const isOpen = corsOrigins.length === 0
-  return { app: isOpen ? guarded : new CrossOriginApp(guarded, corsOrigins), answers, bodies }
+  const open = isOpen ? guarded : new CrossOriginApp(guarded, corsOrigins)
+  return { app: open, answers, bodies, routes: app.routes }
 }

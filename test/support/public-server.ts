@@ -2,8 +2,9 @@
 import { CommandBus } from '../../src/commands/command-bus.ts'
 import { EndWatch } from '../../src/commands/end-watch.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
+import type { Answers } from '../../src/http/answers.ts'
 import type { Guard } from '../../src/http/guard.ts'
-import { createPublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
+import { createPublicApp, type PublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
 import type { RateLimitParts } from '../../src/http/rate-limits.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { ViewSource } from '../../src/http/view-routes.ts'
@@ -28,6 +29,8 @@ export interface PublicServer extends AsyncDisposable {
   readonly tails: Tails
   readonly ids: CommandIds
   readonly telemetry: RecordedTelemetry
+  readonly answers: Answers
+  readonly routes: PublicApp['routes']
   /** The connection that appends go through. */
   readonly ingest: RedisLink
   fetch(path: string, init?: RequestInit): Promise<Response>
@@ -86,8 +89,8 @@ export async function startPublicServer(
   await limiter?.start()
   const types = new Set([...catalogue.commands.values()].map(({ type }) => type))
   const limits = limiter && { limiter, types, legacyHeaders: false, ...options.limiting }
-  const { app } = createPublicApp({
-    ...{ limits, bus, ends, views: options.views ?? views, tails, ids, clock, telemetry },
+  const { app, answers, routes } = createPublicApp({
+    ...{ limits, bus, ends, catalogue, views: options.views ?? views, tails, ids, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
     draining: () => bus.state !== 'running',
@@ -104,7 +107,7 @@ export async function startPublicServer(
   const request = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init)
   return {
     url: server.url,
-    ...{ bus, ends, server, tails, ids, telemetry, ingest },
+    ...{ bus, ends, server, tails, ids, telemetry, ingest, answers, routes },
     fetch: request,
     post: (path, body, headers = {}) =>
       request(path, {

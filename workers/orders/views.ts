@@ -4,6 +4,7 @@
  * An order lives in one partition. A customer's orders and a day's revenue come from all of them and are merged on read.
  */
 import { defineProjection, type RecordedEvent } from 'millrace'
+import { z } from 'zod'
 import {
   itemAdded,
   orderCancelled,
@@ -15,24 +16,25 @@ import {
   paymentRefunded,
 } from './commands.ts'
 
-type Status = 'open' | 'shipped' | 'cancelled' | 'expired'
-
 interface Owned {
   readonly orderId: string
   readonly customerId: string
 }
 
-interface OrderView {
-  orderId: string
-  customerId: string
-  status: Status
-  items: { sku: string; quantity: number; unitCents: number }[]
-  totalCents: number
-  paidCents: number
-  placedAtMs: number
-  payByMs: number
-  changedAtMs: number
-}
+/** Told by /openapi.json, so that who reads orders knows what they hold. */
+const orderShape = z.object({
+  orderId: z.string(),
+  customerId: z.string(),
+  status: z.enum(['open', 'shipped', 'cancelled', 'expired']),
+  items: z.array(z.object({ sku: z.string(), quantity: z.int(), unitCents: z.int() })),
+  totalCents: z.int(),
+  paidCents: z.int(),
+  placedAtMs: z.int(),
+  payByMs: z.int(),
+  changedAtMs: z.int(),
+})
+type OrderView = z.infer<typeof orderShape>
+type Status = OrderView['status']
 
 const orderId = ({ payload }: RecordedEvent<Owned>): string => payload.orderId
 
@@ -45,6 +47,7 @@ function changed(view: OrderView, event: RecordedEvent, change: Partial<OrderVie
 export const orderView = defineProjection<OrderView>({
   name: 'orders',
   stream: orders,
+  view: orderShape,
   initial: (key) => ({
     orderId: key,
     customerId: '',
