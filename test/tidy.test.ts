@@ -2,11 +2,13 @@
  * House rules that no linter has: a prose header on every file, bounded files, one vocabulary, one clock, one file that
  * reads the environment, a signature on every Lua script, and nothing that only exists on somebody's machine.
  */
-import { expect, test } from 'bun:test'
+import { expect, setDefaultTimeout, test } from 'bun:test'
 import { join } from 'node:path'
 import { type Node, Visitor } from 'oxc-parser'
 import { filesMatching, parseSources, root, type SourceFile } from './source-files.ts'
 
+// It parses every file of the tree.
+setDefaultTimeout(60_000)
 const linesMax = 450
 const headerWordsMin = 8
 /** The client has one of its own, because nothing of the runtime may come along into a browser. */
