@@ -56,14 +56,74 @@ test('the door closes at the limit of depth, of age or of memory, and names it',
 })
 
 test('a closed door opens only a little below the limit that closed it, so that it does not flap', () => {
-  expect(after(at(0, 1000), at(1, 951)).verdict.open).toBe(false)
-  expect(after(at(0, 1000), at(1, 949)).verdict.open).toBe(true)
-  expect(after(at(0, 0, 0.9), at(1, 0, 0.82)).verdict.open).toBe(false)
-  expect(after(at(0, 0, 0.9), at(1, 0, 0.8)).verdict.open).toBe(true)
-  expect(after(at(0, 1000, 0.82), at(1, 949, 0.82)).verdict.open, 'memory never closed it').toBe(true)
-  expect(after(at(0, 1000, 0.9), at(1, 949, 0.84)).verdict, 'memory closed it too').toMatchObject({
+  expect(after(at(0, 1000), at(4000, 951)).verdict.open).toBe(false)
+  expect(after(at(0, 1000), at(4000, 949)).verdict.open).toBe(true)
+  expect(after(at(0, 0, 0.9), at(4000, 0, 0.82)).verdict.open).toBe(false)
+  expect(after(at(0, 0, 0.9), at(4000, 0, 0.8)).verdict.open).toBe(true)
+  expect(after(at(0, 1000, 0.82), at(4000, 949, 0.82)).verdict.open, 'memory never closed it').toBe(true)
+  expect(after(at(0, 1000, 0.9), at(4000, 949, 0.84)).verdict, 'memory closed it too').toMatchObject({
     reason: 'Redis uses 84 % of its memory',
   })
+})
+
+test('a door stays closed for 4 s, unless workers would soon have nothing to do', () => {
+  expect(after(at(0, 1000), at(3999, 500)).verdict.open).toBe(false)
+  expect(after(at(0, 1000), at(3999, 999), at(4000, 500)).verdict.open).toBe(true)
+  expect(after(at(0, 1000), at(100, 250)).verdict.open).toBe(false)
+  expect(after(at(0, 1000), at(100, 249)).verdict.open).toBe(true)
+})
+
+const STEP_MS = 50
+
+/** One process in front of workers that settle evenly, first come first served: what it decides, sample by sample. */
+function simulate(
+  own: typeof limits,
+  { perS, load, seconds }: { perS: number; load: (atMs: number) => number; seconds: number },
+): { atMs: number; verdict: AdmissionState['verdict'] }[] {
+  const arrivals: { atMs: number; left: number }[] = []
+  const seen: { atMs: number; verdict: AdmissionState['verdict'] }[] = []
+  let [state, depth] = [NOT_SAMPLED, 0]
+  for (let nowMs = 0; nowMs <= seconds * 1000; nowMs += STEP_MS) {
+    if (nowMs % SAMPLE_MS === 0) {
+      const waited = arrivals[0] === undefined ? 0 : nowMs - arrivals[0].atMs
+      state = decideAdmission(state, at(nowMs, Math.round(depth), 0.1, waited), own, SAMPLE_MS)
+    }
+    seen.push({ atMs: nowMs, verdict: state.verdict })
+    const came = state.verdict.open ? (load(nowMs) * perS * STEP_MS) / 1000 : 0
+    if (came > 0) arrivals.push({ atMs: nowMs, left: came })
+    depth += came
+    for (let done = (perS * STEP_MS) / 1000; done > 0 && arrivals[0] !== undefined; ) {
+      const taken = Math.min(done, arrivals[0].left)
+      arrivals[0].left -= taken
+      done -= taken
+      depth -= taken
+      if (arrivals[0].left <= 1e-9) arrivals.shift()
+    }
+  }
+  return seen
+}
+
+test('at twice the load who comes back as told gets in, whatever the limit', () => {
+  const cases: readonly (readonly [string, typeof limits])[] = [
+    ['4 s of work', { ...limits, depthMax: 4000 }],
+    ['10 s of work', { ...limits, depthMax: 10_000 }],
+    ['60 s of work', { ...limits, depthMax: 60_000 }],
+    ['an age of 2 s', { ...limits, depthMax: 1e9, waitedMsMax: 2000 }],
+    ['an age of 5 s', { ...limits, depthMax: 1e9, waitedMsMax: 5000 }],
+  ]
+  for (const [name, own] of cases) {
+    const seen = simulate(own, { perS: 1000, load: (atMs) => (atMs < 4000 ? 8 : 2), seconds: 300 })
+    let [back, refused] = [0, 0]
+    for (const { atMs, verdict } of seen) {
+      if (verdict.open) continue
+      const then = seen[(atMs + verdict.retryAfterS * 1000) / STEP_MS]
+      if (then === undefined) continue
+      back += 1
+      if (!then.verdict.open) refused += 1
+    }
+    expect(back, name).toBeGreaterThan(1000)
+    expect(refused / back, name).toBeLessThan(0.03)
+  }
 })
 
 test('between closing and opening a value falls by a twentieth of its limit, however it wavers', () => {

@@ -108,6 +108,25 @@ export const LIMITING_MUTANTS: readonly Mutant[] = [
     ],
   },
   {
+    name: 'door-blinks',
+    breaks:
+      'A door opens as soon as there is a little room, and is closed again before those come back who were refused.',
+    promise: 'P7',
+    edits: [
+      {
+        file: 'src/policies/admission.ts',
+        search: 'const CLOSED_MS_MIN = 4000',
+        replacement: 'const CLOSED_MS_MIN = 0',
+      },
+    ],
+    guards: [
+      {
+        file: 'test/command-bus-admission.test.ts',
+        test: 'at twice the load who comes back as told gets in, whatever the limit',
+      },
+    ],
+  },
+  {
     name: 'finished-counts',
     breaks: 'A door counts entries that workers have finished and nobody has trimmed yet.',
     promise: 'P7',

@@ -6,6 +6,9 @@
  *
  * The way between the two marks keeps the door from flapping. While it is closed nothing comes in, so how fast a value falls
  * is how fast the workers settle: from that follows when the door will open, and that is what producers are told.
+ *
+ * They are told whole seconds, so a door that was closed for the blink of an eye would have closed again before they are
+ * back. It stays closed for some seconds therefore: what is settled in them is what it can take in when it opens.
  */
 export interface AdmissionLimits {
   /** Unfinished commands of one stream, all partitions, at which the door closes. */
@@ -39,10 +42,17 @@ interface Point {
   readonly value: number
 }
 
-/** Since a value closed the door: how fast it falls is measured from `from`, and from `next` later on. */
-interface Closing {
+/** How fast something falls: measured from `from`, and from `next` later on. */
+interface Fall {
   readonly from: Point
   readonly next: Point
+}
+
+/** Since a value closed the door: how it falls, and how the commands do that are unfinished. */
+interface Closing {
+  readonly sinceMs: number
+  readonly value: Fall
+  readonly depth: Fall
 }
 
 const CAUSES = ['memory', 'depth', 'age'] as const
@@ -57,8 +67,11 @@ export interface AdmissionState {
 
 export const NOT_SAMPLED: AdmissionState = Object.freeze({ verdict: OPEN, sample: undefined, closings: {} })
 
-/** A closed door opens again at this share of the limit that closed it. */
+/** A closed door opens again at this share of the limit that closed it, and not before it was closed for so long. */
 const REOPEN_SHARE = 0.95
+const CLOSED_MS_MIN = 4000
+/** At this share of the limit it opens at once: workers are not to run out of commands behind a closed door. */
+const LOW_SHARE = 0.25
 const RETRY_MIN_S = 1
 const RETRY_MAX_S = 3600
 const RETRY_UNKNOWN_S = 5
@@ -81,12 +94,17 @@ export function decideAdmission(
     const value = levelOf(cause, sample)
     const limit = limitOf(cause, limits)
     const before = state.closings[cause]
-    const goal = before === undefined ? limit : limit * REOPEN_SHARE
-    if (value < goal) continue
-    const closing = follow(before, { atMs: sample.atMs, value })
+    if (before === undefined ? value < limit : opensAgain(before, sample.atMs, value, limit)) continue
+    const { atMs, depth } = sample
+    const closing: Closing = {
+      sinceMs: before?.sinceMs ?? atMs,
+      value: follow(before?.value, { atMs, value }),
+      depth: follow(before?.depth, { atMs, value: depth }),
+    }
     closings[cause] = closing
     if (reason === '') reason = reasonOf(cause, value)
-    retryAfterS = Math.max(retryAfterS, secondsUntil(limit * REOPEN_SHARE, closing, sample, value, sampleMs))
+    const untilMs = untilOpenMs(cause, closing, sample, limit)
+    retryAfterS = Math.max(retryAfterS, toldSeconds(untilMs, sampleMs))
   }
   const verdict: AdmissionVerdict = reason === '' ? OPEN : { open: false, reason, retryAfterS }
   return { verdict, sample, closings }
@@ -131,23 +149,46 @@ function reasonOf(cause: Cause, value: number): string {
   }
 }
 
+function opensAgain({ sinceMs }: Closing, atMs: number, value: number, limit: number): boolean {
+  if (value < limit * LOW_SHARE) return true
+  return value < limit * REOPEN_SHARE && atMs - sinceMs >= CLOSED_MS_MIN
+}
+
 /** A value that still grows is measured from its top. */
-function follow(before: Closing | undefined, now: Point): Closing {
+function follow(before: Fall | undefined, now: Point): Fall {
   if (before === undefined || now.value >= before.from.value) return { from: now, next: now }
   return now.atMs - before.next.atMs >= MEASURE_MS ? { from: before.next, next: now } : before
 }
 
-function secondsUntil(
-  goal: number,
-  { from }: Closing,
-  { atMs }: LoadSample,
-  value: number,
-  sampleMs: number,
+/**
+ * Infinite where nothing is known yet. The age of the oldest command may grow until the last one that came in is given out,
+ * as it does when they came in faster than they went: then it falls all at once.
+ */
+function untilOpenMs(
+  cause: Cause,
+  { sinceMs, value, depth }: Closing,
+  sample: LoadSample,
+  limit: number,
 ): number {
+  const restMs = sinceMs + CLOSED_MS_MIN - sample.atMs
+  const level = levelOf(cause, sample)
+  const reopenMs = Math.max(restMs, fallMs(value, sample.atMs, level, limit * REOPEN_SHARE))
+  const lowMs = fallMs(value, sample.atMs, level, limit * LOW_SHARE)
+  const emptyMs = cause === 'age' ? fallMs(depth, sample.atMs, sample.depth, 0) : Number.POSITIVE_INFINITY
+  return Math.min(reopenMs, lowMs, emptyMs)
+}
+
+/** How long until something has fallen so far; infinite while it does not fall. */
+function fallMs({ from }: Fall, atMs: number, value: number, goal: number): number {
+  if (value < goal) return 0
   const perMs = (from.value - value) / (atMs - from.atMs)
-  if (!(perMs > 0)) return RETRY_UNKNOWN_S
-  const untilMs = ((value - goal) / perMs) * RETRY_MARGIN + sampleMs
-  return Math.min(RETRY_MAX_S, Math.max(RETRY_MIN_S, Math.ceil(untilMs / 1000)))
+  return perMs > 0 ? (value - goal) / perMs : Number.POSITIVE_INFINITY
+}
+
+function toldSeconds(untilMs: number, sampleMs: number): number {
+  if (untilMs === Number.POSITIVE_INFINITY) return RETRY_UNKNOWN_S
+  const told = Math.ceil((untilMs * RETRY_MARGIN + sampleMs) / 1000)
+  return Math.min(RETRY_MAX_S, Math.max(RETRY_MIN_S, told))
 }
 
 /**
