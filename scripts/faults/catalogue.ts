@@ -6,10 +6,12 @@ import { clientKill } from './scenarios/client-kill.ts'
 import { cron } from './scenarios/cron.ts'
 import { failover, failoverEverysec } from './scenarios/failover.ts'
 import { flush } from './scenarios/flush.ts'
+import { idempotency } from './scenarios/idempotency.ts'
 import { kills } from './scenarios/kills.ts'
 import { noFault } from './scenarios/no-fault.ts'
 import { ordered } from './scenarios/ordered.ts'
 import { diskFull, oom } from './scenarios/out-of-room.ts'
+import { overload, overloadAge } from './scenarios/overload.ts'
 import { poison } from './scenarios/poison.ts'
 import { recovery } from './scenarios/recovery.ts'
 import { redisPause, redisRestart } from './scenarios/redis-away.ts'
@@ -42,4 +44,7 @@ export const SCENARIOS: readonly Scenario[] = [
   failover,
   failoverEverysec,
   backlog,
+  overload,
+  overloadAge,
+  idempotency,
 ]

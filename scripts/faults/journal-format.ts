@@ -18,7 +18,7 @@ export const OUTCOME_RETRY = 2
 export const OUTCOME_REJECT = 3
 
 /** Streams of the harness by their number in a journal. */
-export const STREAM_NAMES = ['steps', 'echoes', 'ticks', 'turns'] as const
+export const STREAM_NAMES = ['steps', 'echoes', 'ticks', 'turns', 'floods'] as const
 
 export interface JournalRecord {
   readonly kind: number

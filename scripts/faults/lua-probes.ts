@@ -116,6 +116,25 @@ return { undelivered, pending, redis.call('ZCARD', KEYS[3]), redis.call('XLEN', 
   redis.call('XLEN', KEYS[1]) }`
 
 /**
+ * How many commands came in, and how many are not finished: not given out, or in somebody's hands.
+ * KEYS: 1 commands
+ * Returns: {ever added, not finished}
+ */
+export const BACKLOG: string = `
+if redis.call('EXISTS', KEYS[1]) == 0 then return { 0, 0 } end
+local function fields(list)
+  local map = {}
+  for i = 1, #list, 2 do map[list[i]] = list[i + 1] end
+  return map
+end
+local stream, unfinished = fields(redis.call('XINFO', 'STREAM', KEYS[1])), 0
+for _, list in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = fields(list)
+  unfinished = math.max(unfinished, (group.lag or stream.length) + group.pending)
+end
+return { stream['entries-added'], unfinished }`
+
+/**
  * How far projections are behind.
  * KEYS: 1 events, 2 readers
  * Returns: {last event id, 'reader checkpoint …'}

@@ -6,7 +6,7 @@
  */
 import { RedisClient } from 'bun'
 import { RunError } from '../fleet/failure.ts'
-import { DEAD, EVENTS, HELD, OPEN, READERS } from './lua-probes.ts'
+import { BACKLOG, DEAD, EVENTS, HELD, OPEN, READERS } from './lua-probes.ts'
 
 const FREE_CONSUMER = 'free'
 const EVENT_ENTRIES_PER_PAGE = 100
@@ -123,6 +123,19 @@ export class RedisProbe {
       }
     }
     return { ...sum, consumers }
+  }
+
+  /** Commands that ever came in, and those of them that nobody has finished. */
+  async backlog(
+    places: readonly Partition[],
+  ): Promise<{ readonly added: number; readonly unfinished: number }> {
+    const sum = { added: 0, unfinished: 0 }
+    for (const place of places) {
+      const [added, unfinished] = (await this.#eval(BACKLOG, [keyOf(place, 'c')], [])) as [number, number]
+      sum.added += added
+      sum.unfinished += unfinished
+    }
+    return sum
   }
 
   /** Names of consumers of the groups that belong to nobody: no heartbeat, or one that stands still. */

@@ -37,9 +37,12 @@ export class Workload {
     return Math.floor(row / this.keys)
   }
 
+  payload(row: number): string {
+    return `{"n":${row},"k":${this.keyOf(row)},"s":${this.sequenceOf(row)}${this.#extraOf(row)}}`
+  }
+
   members(row: number): string {
-    const payload = `{"n":${row},"k":${this.keyOf(row)},"s":${this.sequenceOf(row)}${this.#extraOf(row)}}`
-    return `"type":"${this.typeOf(row)}","payload":${payload}`
+    return `"type":"${this.typeOf(row)}","payload":${this.payload(row)}`
   }
 
   /** Rows `from` to before `to` that the ledger has no id for; `paced` is awaited with the row that comes next. */

@@ -1,19 +1,16 @@
 /** A long backlog and one worker: no process may grow with it, and Redis gets its memory back as the backlog shrinks. */
-import { readFileSync } from 'node:fs'
 import type { Arena } from '../arena.ts'
 import { judge } from '../judge.ts'
+import { MEBIBYTE, MemoryWatch } from '../memory-watch.ts'
 import type { Scenario } from '../scenario.ts'
 import { plainType, Workload } from '../workload.ts'
 
-const MEBIBYTE = 1024 ** 2
-const PAGE_BYTES = 4096
 const GROWTH_MAX = 64 * MEBIBYTE
 /**
  * Before the watch: a backlog that is short against the real one, posted and drained in the same way, so that heaps and
  * compiled code have the size that the work needs, whatever waits.
  */
 const WARM_ROWS = 50_000
-const SAMPLE_MS = 250
 const DRAIN_LIMIT_MS = 3_600_000
 /** Entries that trimming may leave: it goes by whole nodes, a moment later. */
 const LEFT_MAX = 5000
@@ -56,15 +53,11 @@ export const backlog: Scenario = {
     for (const [name, { grownBytes }] of memory.growth) {
       arena.check(grownBytes <= GROWTH_MAX, `${name} grew by ${Math.round(grownBytes / MEBIBYTE)} MB`)
     }
-    const grownMb = [...memory.growth].map(([name, { firstBytes, grownBytes }]) => [
-      name,
-      `${Math.round(firstBytes / MEBIBYTE)} +${Math.round(grownBytes / MEBIBYTE)}`,
-    ])
     Object.assign(arena.details, {
       waiting,
       left,
       drainedPerSecond: Math.round(waiting / seconds),
-      memoryMb: Object.fromEntries(grownMb),
+      memoryMb: memory.told(),
       redisMb: { waiting: before / MEBIBYTE, drained: (await redisBytes(arena)) / MEBIBYTE },
     })
   },
@@ -72,48 +65,4 @@ export const backlog: Scenario = {
 
 async function redisBytes(arena: Arena): Promise<number> {
   return Number((await arena.probe.info('memory')).get('used_memory'))
-}
-
-/** The most that every process of the product had resident, against the most that it had while it was warmed. */
-class MemoryWatch {
-  readonly #arena: Arena
-  readonly growth: Map<string, { readonly firstBytes: number; readonly grownBytes: number }> = new Map()
-  #timer: ReturnType<typeof setInterval> | undefined
-
-  constructor(arena: Arena) {
-    this.#arena = arena
-  }
-
-  start(): void {
-    this.#timer = setInterval(() => this.#look(), SAMPLE_MS)
-  }
-
-  /** What was seen so far is what the work needs. */
-  warm(): void {
-    for (const [name, { firstBytes, grownBytes }] of this.growth) {
-      this.growth.set(name, { firstBytes: firstBytes + grownBytes, grownBytes: 0 })
-    }
-  }
-
-  stop(): void {
-    clearInterval(this.#timer)
-  }
-
-  #look(): void {
-    for (const role of ['api', 'project', 'work'] as const) {
-      for (const { name, pid } of this.#arena.fleet.ofRole(role)) {
-        const bytes = residentBytes(pid)
-        const { firstBytes, grownBytes } = this.growth.get(name) ?? { firstBytes: bytes, grownBytes: 0 }
-        this.growth.set(name, { firstBytes, grownBytes: Math.max(grownBytes, bytes - firstBytes) })
-      }
-    }
-  }
-}
-
-function residentBytes(pid: number): number {
-  try {
-    return Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * PAGE_BYTES
-  } catch {
-    return 0
-  }
 }
