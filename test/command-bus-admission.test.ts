@@ -73,6 +73,16 @@ test('a door stays closed for 4 s, unless workers would soon have nothing to do'
   expect(after(at(0, 1000), at(100, 249)).verdict.open).toBe(true)
 })
 
+test('how fast workers settled behind the last closed door tells until it can be measured again', () => {
+  const before = [at(0, 2050), at(4000, 1650), at(10_000, 200)]
+  expect(after(...before).verdict.open).toBe(true)
+  const again = [...before, at(20_000, 2050)]
+  expect(after(...again).verdict, 'as fast as before').toMatchObject({ retryAfterS: 13 })
+  const stalled = [...again, at(20_250, 2049)]
+  expect(after(...stalled).verdict, 'a moment tells nothing').toMatchObject({ retryAfterS: 13 })
+  expect(after(...stalled, at(21_000, 2000)).verdict, 'a second does').toMatchObject({ retryAfterS: 24 })
+})
+
 const STEP_MS = 50
 
 /** One process in front of workers that settle evenly, first come first served: what it decides, sample by sample. */

@@ -19,6 +19,7 @@ import { redisKills, redisKillsEverysec } from './scenarios/redis-kills.ts'
 import { replies } from './scenarios/replies.ts'
 import { rolling } from './scenarios/rolling.ts'
 import { stall } from './scenarios/stall.ts'
+import { tenants } from './scenarios/tenants.ts'
 import { views } from './scenarios/views.ts'
 
 export const SCENARIOS: readonly Scenario[] = [
@@ -47,4 +48,5 @@ export const SCENARIOS: readonly Scenario[] = [
   overload,
   overloadAge,
   idempotency,
+  tenants,
 ]

@@ -8,6 +8,7 @@ const DECODE = `
 local function decode(blob)
   local codec, flags, length = string.byte(blob, 2), string.byte(blob, 3), string.byte(blob, 12)
   local kind, at, trail = string.sub(blob, 13, 12 + length), 13 + length, nil
+  if bit.band(flags, 32) ~= 0 then at = at + 1 + string.byte(blob, at) end
   if bit.band(flags, 1) ~= 0 then at = at + 1 + string.byte(blob, at) end
   if bit.band(flags, 2) ~= 0 then at = at + 25 end
   if bit.band(flags, 4) ~= 0 then at = at + 6 end

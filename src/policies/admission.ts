@@ -62,10 +62,17 @@ type Cause = (typeof CAUSES)[number]
 export interface AdmissionState {
   readonly verdict: AdmissionVerdict
   readonly sample: LoadSample | undefined
+  /** How fast commands became fewer when a door was last closed for long enough to tell. */
+  readonly settledPerMs: number | undefined
   readonly closings: { readonly [Name in Cause]?: Closing }
 }
 
-export const NOT_SAMPLED: AdmissionState = Object.freeze({ verdict: OPEN, sample: undefined, closings: {} })
+export const NOT_SAMPLED: AdmissionState = Object.freeze({
+  verdict: OPEN,
+  sample: undefined,
+  settledPerMs: undefined,
+  closings: {},
+})
 
 /** A closed door opens again at this share of the limit that closed it, and not before it was closed for so long. */
 const REOPEN_SHARE = 0.95
@@ -79,6 +86,8 @@ const RETRY_UNKNOWN_S = 5
 const RETRY_MARGIN = 1.1
 /** How fast a value falls is measured over this long at least, once it was closed for as long, ms. */
 const MEASURE_MS = 5000
+/** What was measured over less than this counts only where nothing better is known, ms. */
+const TRUST_MS = 1000
 
 /** `sampleMs` is the longest pause between two samples. */
 export function decideAdmission(
@@ -90,6 +99,7 @@ export function decideAdmission(
   const closings: { [Name in Cause]?: Closing } = {}
   let reason = ''
   let retryAfterS = 0
+  let { settledPerMs } = state
   for (const cause of CAUSES) {
     const value = levelOf(cause, sample)
     const limit = limitOf(cause, limits)
@@ -103,11 +113,12 @@ export function decideAdmission(
     }
     closings[cause] = closing
     if (reason === '') reason = reasonOf(cause, value)
-    const untilMs = untilOpenMs(cause, closing, sample, limit)
+    settledPerMs = trusted(closing.depth, atMs, depth) ?? settledPerMs
+    const untilMs = untilOpenMs(cause, closing, sample, { limit, settledPerMs })
     retryAfterS = Math.max(retryAfterS, toldSeconds(untilMs, sampleMs))
   }
   const verdict: AdmissionVerdict = reason === '' ? OPEN : { open: false, reason, retryAfterS }
-  return { verdict, sample, closings }
+  return { verdict, sample, settledPerMs, closings }
 }
 
 function levelOf(cause: Cause, { memoryRatio, depth, waitedMs }: LoadSample): number {
@@ -168,20 +179,33 @@ function untilOpenMs(
   cause: Cause,
   { sinceMs, value, depth }: Closing,
   sample: LoadSample,
-  limit: number,
+  { limit, settledPerMs }: { readonly limit: number; readonly settledPerMs: number | undefined },
 ): number {
-  const restMs = sinceMs + CLOSED_MS_MIN - sample.atMs
+  const { atMs } = sample
   const level = levelOf(cause, sample)
-  const reopenMs = Math.max(restMs, fallMs(value, sample.atMs, level, limit * REOPEN_SHARE))
-  const lowMs = fallMs(value, sample.atMs, level, limit * LOW_SHARE)
-  const emptyMs = cause === 'age' ? fallMs(depth, sample.atMs, sample.depth, 0) : Number.POSITIVE_INFINITY
+  const depthPerMs =
+    trusted(depth, atMs, sample.depth) ?? settledPerMs ?? fallPerMs(depth, atMs, sample.depth)
+  // Age falls by jumps: what it did in a moment tells nothing.
+  const perMs = cause === 'depth' ? depthPerMs : (trusted(value, atMs, level) ?? 0)
+  const reopenMs = Math.max(sinceMs + CLOSED_MS_MIN - atMs, fallMs(level, limit * REOPEN_SHARE, perMs))
+  const lowMs = fallMs(level, limit * LOW_SHARE, perMs)
+  const emptyMs = cause === 'age' ? fallMs(sample.depth, 0, depthPerMs) : Number.POSITIVE_INFINITY
   return Math.min(reopenMs, lowMs, emptyMs)
 }
 
+/** Undefined when it was not measured for long enough, or does not fall. */
+function trusted(fall: Fall, atMs: number, value: number): number | undefined {
+  const perMs = fallPerMs(fall, atMs, value)
+  return perMs > 0 && atMs - fall.from.atMs >= TRUST_MS ? perMs : undefined
+}
+
+function fallPerMs({ from }: Fall, atMs: number, value: number): number {
+  return atMs > from.atMs ? (from.value - value) / (atMs - from.atMs) : 0
+}
+
 /** How long until something has fallen so far; infinite while it does not fall. */
-function fallMs({ from }: Fall, atMs: number, value: number, goal: number): number {
+function fallMs(value: number, goal: number, perMs: number): number {
   if (value < goal) return 0
-  const perMs = (from.value - value) / (atMs - from.atMs)
   return perMs > 0 ? (value - goal) / perMs : Number.POSITIVE_INFINITY
 }
 
