@@ -21,6 +21,8 @@ const SETTLED_PER_S_MAX = 10_000
 const RETRY_SHARE = 0.05
 const RETRY_SHORT_SHARE = 0.1
 const RETRY_ACCEPTED_MIN = 0.95
+/** A short run has some dozens, and shares its machine. */
+const RETRY_ACCEPTED_SHORT_MIN = 0.75
 const POSTED_SHARE_MIN = 0.9
 /** Beyond the limit may come in what is posted in this time. */
 const OVERSHOOT_MS = 1000
@@ -155,7 +157,7 @@ function judgeRefusals(arena: Arena, { silent, refused, retries, statuses }: Flo
   arena.check(others.length === 0, `there were answers with status ${others.join(', ')}`)
   arena.check(refused > 0 && retries.length > 0, 'nobody was refused and came back: nothing was tested')
   arena.check(
-    accepted >= retries.length * RETRY_ACCEPTED_MIN,
+    accepted >= retries.length * (arena.size.full ? RETRY_ACCEPTED_MIN : RETRY_ACCEPTED_SHORT_MIN),
     `${accepted} of ${retries.length} who came back as told were accepted`,
   )
 }
