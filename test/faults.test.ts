@@ -40,7 +40,9 @@ async function play(names: readonly string[]): Promise<readonly ScenarioResult[]
   return (JSON.parse(out) as FaultsResult).scenarios
 }
 
-const names = SCENARIOS.map(({ name }) => name)
+/** These hold rates and waits against each other, which a few seconds on a shared machine can't show; they are run at full size. */
+const MEASURED: ReadonlySet<string> = new Set(['overload', 'overload-age', 'tenants'])
+const names = SCENARIOS.map(({ name }) => name).filter((name) => !MEASURED.has(name))
 
 describe('a few seconds of', () => {
   const results = new Map<string, ScenarioResult>()
