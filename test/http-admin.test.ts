@@ -18,6 +18,7 @@ import { joinFleet } from '../src/redis/fleet.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
 import { SYSTEM_CLOCK } from '../src/runtime/clock.ts'
 import { TelemetryHub } from '../src/runtime/telemetry-hub.ts'
+import { rawExchange } from './support/raw-http.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
 
 const stream = defineStream({ name: 'orders', partitions: 2 })
@@ -63,6 +64,7 @@ beforeAll(async () => {
     health: () => [{ name: 'part', health: () => ({ ready, detail: ready ? 'fine' : 'stuck' }) }],
     started: () => true,
     draining: () => false,
+    isLocal: true,
   })
   server = new HttpServer({ name: 'admin', app, host: '127.0.0.1', port: 0, clock, telemetry })
   await server.start()
@@ -241,5 +243,32 @@ describe('health', () => {
       ok: false,
       checks: [{ name: 'process' }, { name: 'part', detail: 'stuck' }],
     })
+  })
+})
+
+describe('pages of other sites', () => {
+  const ask = async (headers: Record<string, string>): Promise<number> => {
+    const given = Object.entries({ Host: `127.0.0.1:${server.port}`, ...headers })
+    const head = given.map(([name, value]) => `${name}: ${value}\r\n`).join('')
+    const text = `POST /v1/schedules/nightly/pause HTTP/1.1\r\n${head}Content-Length: 0\r\n\r\n`
+    return (await rawExchange(server.port, text))?.status ?? 0
+  }
+
+  test('can not act for whoever looks at them, nor under a name that was pointed here', async () => {
+    expect(await ask({ 'Sec-Fetch-Site': 'cross-site' })).toBe(403)
+    expect(await ask({ 'Sec-Fetch-Site': 'same-site' })).toBe(403)
+    expect(await ask({ Origin: 'https://evil.example' })).toBe(403)
+    expect(await ask({ Origin: 'null' })).toBe(403)
+    expect(await ask({ Host: 'evil.example' })).toBe(403)
+    expect(await ask({ Host: '127.0.0.1.evil.example' })).toBe(403)
+  })
+
+  test('programs, people and own pages can', async () => {
+    expect(await ask({})).toBe(200)
+    expect(await ask({ Host: 'localhost' })).toBe(200)
+    expect(await ask({ Host: '[::1]:9090' })).toBe(200)
+    expect(await ask({ 'Sec-Fetch-Site': 'none' })).toBe(200)
+    const origin = `http://127.0.0.1:${server.port}`
+    expect(await ask({ 'Sec-Fetch-Site': 'same-origin', Origin: origin })).toBe(200)
   })
 })

@@ -50,8 +50,12 @@ export function checkKnownOptions(what: string, given: object, known: readonly s
 export function nearest(name: string, known: Iterable<string>): string | undefined {
   let best: string | undefined
   let bestDistance = Math.min(3, Math.max(1, Math.floor(name.length / 2))) + 1
+  let lower: string | undefined
   for (const candidate of known) {
-    const distance = editDistance(name.toLowerCase(), candidate.toLowerCase())
+    // The name may be as long as a body, and come ten thousand times in it: what can not win costs next to nothing.
+    if (Math.abs(name.length - candidate.length) >= bestDistance) continue
+    lower ??= name.toLowerCase()
+    const distance = editDistance(lower, candidate.toLowerCase(), bestDistance)
     if (distance < bestDistance) {
       best = candidate
       bestDistance = distance
@@ -60,15 +64,27 @@ export function nearest(name: string, known: Iterable<string>): string | undefin
   return best
 }
 
-function editDistance(a: string, b: string): number {
+/**
+ * Levenshtein, if it is less than `enough`; else some number that is not. Of each row only the cells near the diagonal matter,
+ * and no row after one that has nothing small enough.
+ */
+function editDistance(a: string, b: string, enough: number): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  let next = new Array<number>(b.length + 1).fill(enough)
   for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const substitution = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      next.push(Math.min(substitution, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    const from = Math.max(1, i - enough)
+    const to = Math.min(b.length, i + enough)
+    next[from - 1] = from === 1 ? i : enough
+    let least = next[from - 1] ?? enough
+    for (let j = from; j <= to; j++) {
+      const substitution = (row[j - 1] ?? 0) + (a.charCodeAt(i - 1) === b.charCodeAt(j - 1) ? 0 : 1)
+      const distance = Math.min(substitution, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1)
+      next[j] = distance
+      if (distance < least) least = distance
     }
-    row = next
+    if (to < b.length) next[to + 1] = enough
+    if (least >= enough) return enough
+    ;[row, next] = [next, row]
   }
   return row[b.length] ?? 0
 }

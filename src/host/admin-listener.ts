@@ -2,6 +2,7 @@
  * The admin listener of a process, with the metrics and the dead letters behind it. It is there before the role's services
  * and after them, so that a start can be watched and a drain too.
  */
+import { isLoopback } from '../config/loopback.ts'
 import type { HealthSource } from '../contracts/health.ts'
 import { Schedules } from '../cron/schedules.ts'
 import { DeadLetters } from '../dead-letters/dead-letters.ts'
@@ -38,6 +39,7 @@ export class AdminListener extends Service {
     const { adminHost: host, adminPort: port, autoscaleTarget } = settings
     const { app } = createAdminApp({
       ...{ command, catalogue, ...sources, telemetry, ...health, autoscaleTarget },
+      isLocal: isLoopback(host),
       guard: guards.admin,
     })
     this.#server = new HttpServer({

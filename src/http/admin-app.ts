@@ -20,6 +20,7 @@ import { addHealthRoutes } from './health-routes.ts'
 import { addKeyRoutes } from './key-routes.ts'
 import type { Metrics } from './metrics.ts'
 import { addReferenceRoutes } from './reference-routes.ts'
+import { ownPagesOnly } from './own-pages.ts'
 import { addScheduleRoutes, type ScheduleSource } from './schedule-routes.ts'
 import type { HttpApp } from './server.ts'
 import { addStreamRoutes } from './stream-routes.ts'
@@ -40,6 +41,8 @@ export interface AdminAppParts {
   readonly guard?: Guard | undefined
   /** Commands for one worker, for autoscalers that ask for no other number. Default 1000. */
   readonly autoscaleTarget?: number
+  /** True when only this machine reaches the listener. */
+  readonly isLocal?: boolean
 }
 
 const AUTOSCALE_TARGET = 1000
@@ -57,6 +60,7 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   const frame = openApp(telemetry, guard && new Access(guard.streamOfType))
   const { app, answers } = frame
   const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
+  app.use(ownPagesOnly(answers, parts.isLocal ?? false))
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
   const { autoscaleTarget = AUTOSCALE_TARGET } = parts

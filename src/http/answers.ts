@@ -42,8 +42,10 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
 
-/** An API key or a token where a name belongs is not repeated. */
-const CREDENTIALS = /mr_[0-9a-z]{12}_[0-9A-Za-z]*|eyJ[\w-]+\.[\w-]+\.[\w-]*/g
+/** An API key or a token where a name belongs is not repeated. A path of `eyJ` alone may not cost a scan from each of them. */
+const CREDENTIALS = /mr_[0-9a-z]{12}_[0-9A-Za-z]*|eyJ[\w.-]{17,}/g
+/** Of a path, in a problem. */
+const PATH_CHARS_MAX = 300
 
 /** Answers by status. */
 type Tally = Float64Array
@@ -212,7 +214,7 @@ function requestIdOf({ request }: Told): string {
   return given !== null && REQUEST_ID.test(given) ? given : randomId()
 }
 
-function problemResponse(
+export function problemResponse(
   told: Told,
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},
@@ -222,7 +224,8 @@ function problemResponse(
     problem.status === 503 && headers['retry-after'] === undefined
       ? { 'retry-after': String(RETRY_AFTER_S) }
       : {}
-  const body: Problem = { ...problem, instance: told.path.replace(CREDENTIALS, '…'), requestId }
+  const instance = told.path.replace(CREDENTIALS, '…').slice(0, PATH_CHARS_MAX)
+  const body: Problem = { ...problem, instance, requestId }
   return new Response(JSON.stringify(body), {
     status: problem.status,
     headers: {

@@ -4,6 +4,9 @@
  *
  * A declared length is refused before a byte is read; a body without one is counted while it comes in. A client that goes
  * away in the middle is counted and nothing more.
+ *
+ * A short body takes the room that it declares. A long one, or one without a length, takes room as it comes in: else some thirty
+ * clients that declare much and send nothing would have all the room there is.
  */
 import { MillraceError } from '../contracts/errors.ts'
 
@@ -16,10 +19,14 @@ export interface BodyBounds {
 
 /** What one request takes up. */
 export interface Place {
-  /** Of its body; the most that it may have, when it does not say. */
-  readonly bytes: number
-  readonly isDeclared: boolean
+  /** Of its body, as far as it is here or promised. */
+  bytes: number
+  readonly bodyBytesMax: number
+  readonly growsWithBody: boolean
 }
+
+/** Bodies up to this length are taken at their word, and read in one step. */
+const TRUSTED_BYTES_MAX = 128 * 1024
 
 export const BODY_BOUNDS_DEFAULTS: BodyBounds = { requestsMax: 10_000, bytesMax: 256 * 1024 ** 2 }
 
@@ -45,37 +52,37 @@ export class BodyReader {
   enter({ headers }: Request, bodyBytesMax: number): Place {
     const declared = declaredLength(headers)
     if (declared !== undefined && declared > bodyBytesMax) throw tooLarge(bodyBytesMax)
-    const bytes = declared ?? bodyBytesMax
+    const growsWithBody = declared === undefined || declared > TRUSTED_BYTES_MAX
+    const bytes = growsWithBody ? 0 : declared
     if (this.#requests >= this.#bounds.requestsMax || this.#bytes + bytes > this.#bounds.bytesMax) {
-      throw new MillraceError('admission.overloaded', 'Too many requests are being handled.', {
-        retryAfterS: 1,
-      })
+      throw tooMany()
     }
     this.#requests += 1
     this.#bytes += bytes
-    return { bytes, isDeclared: declared !== undefined }
+    return { bytes, bodyBytesMax, growsWithBody }
   }
 
-  /** The whole body of a request that has a place. Rejects with MillraceError `command.too-large`. */
-  read(request: Request, { bytes, isDeclared }: Place): Promise<ArrayBuffer> {
-    return isDeclared ? request.arrayBuffer() : countedBody(request, bytes)
+  /** The whole body of a request that has a place. Rejects with MillraceError `command.too-large`, `admission.overloaded`. */
+  read(request: Request, place: Place): Promise<ArrayBuffer> {
+    return place.growsWithBody ? this.#grow(request, place) : request.arrayBuffer()
+  }
+
+  async #grow({ body }: Request, place: Place): Promise<ArrayBuffer> {
+    const parts: Uint8Array[] = []
+    for await (const part of body ?? []) {
+      if (place.bytes + part.length > place.bodyBytesMax) throw tooLarge(place.bodyBytesMax)
+      if (this.#bytes + part.length > this.#bounds.bytesMax) throw tooMany()
+      place.bytes += part.length
+      this.#bytes += part.length
+      parts.push(part)
+    }
+    return Bun.concatArrayBuffers(parts)
   }
 
   leave({ bytes }: Place): void {
     this.#requests -= 1
     this.#bytes -= bytes
   }
-}
-
-async function countedBody({ body }: Request, bodyBytesMax: number): Promise<ArrayBuffer> {
-  const parts: Uint8Array[] = []
-  let bytes = 0
-  for await (const part of body ?? []) {
-    bytes += part.length
-    if (bytes > bodyBytesMax) throw tooLarge(bodyBytesMax)
-    parts.push(part)
-  }
-  return Bun.concatArrayBuffers(parts)
 }
 
 /** What Bun throws when a client goes away before its body is through. */
@@ -88,6 +95,10 @@ function declaredLength(headers: Headers): number | undefined {
   const text = headers.get('content-length')
   if (text !== null) return Number(text)
   return headers.has('transfer-encoding') ? undefined : 0
+}
+
+function tooMany(): MillraceError {
+  return new MillraceError('admission.overloaded', 'Too many requests are being handled.', { retryAfterS: 1 })
 }
 
 function tooLarge(bodyBytesMax: number): MillraceError {

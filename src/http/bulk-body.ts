@@ -9,6 +9,7 @@ import { errorCode, MillraceError } from '../contracts/errors.ts'
 import { nearest } from '../contracts/names.ts'
 import { parseDelivery, parseExpiry } from './delivery.ts'
 import { checkIdempotencyKey } from './idempotency-key.ts'
+import { checkJsonShape } from './json-shape.ts'
 import type { Media } from './media-type.ts'
 import { decodeSlice, sliceMsgpackArray } from './msgpack-body.ts'
 import { checkPayload } from './payload-limits.ts'
@@ -62,12 +63,18 @@ function readJsonArray(body: Buffer): unknown[] {
 
 /** @throws MillraceError `command.malformed` */
 export function parseJson(text: string): unknown {
+  checkJsonShape(text)
   try {
     return JSON.parse(text)
   } catch (error) {
-    const why = error instanceof Error ? error.message.slice(0, 200) : 'it does not parse'
-    throw new MillraceError('command.malformed', `The body is not JSON: ${why}.`)
+    throw new MillraceError('command.malformed', `The body is not JSON: ${whyUnparsed(error)}.`)
   }
+}
+
+/** What the parser says, without the piece of the body that it likes to quote: that may be a secret. */
+function whyUnparsed(error: unknown): string {
+  if (!(error instanceof Error)) return 'it does not parse'
+  return error.message.replace(/\s*(["'`]).{2,}\1/s, '').slice(0, 200)
 }
 
 /**
@@ -77,6 +84,7 @@ export function parseJson(text: string): unknown {
 function readLines(body: Buffer, itemsMax: number): unknown[] {
   const count = countLines(body)
   if (count > itemsMax) throw tooMany(count, itemsMax)
+  checkJsonShape(body)
   if (isUtf8(body)) {
     // From text it reads a line in three quarters of the time that it takes from bytes, decoding included.
     const { values, done, error } = Bun.JSONL.parseChunk(body.toString('utf8'))

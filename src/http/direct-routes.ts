@@ -35,6 +35,8 @@ interface DirectRoute {
 interface Found extends Pick<Exchange, 'url' | 'path' | 'params'>, Pick<DirectRoute, 'method' | 'answer'> {}
 
 const KNOWN_MAX = 1000
+/** Longer ones are not remembered: a thousand of the longest would hold 16 MB. */
+const KNOWN_CHARS_MAX = 512
 
 /** Query, fragment, or something encoded. */
 const NOT_PLAIN = /[?#%]/
@@ -95,6 +97,7 @@ export class DirectRoutes {
       const params = paramsOf(path, route)
       if (params === undefined) continue
       const found = { method, url, path, params, answer: route.answer }
+      if (url.length > KNOWN_CHARS_MAX) return found
       if (this.#known.size >= KNOWN_MAX) this.#known.clear()
       this.#known.set(url, found)
       return found

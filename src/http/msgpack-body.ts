@@ -1,7 +1,9 @@
 /**
  * MessagePack from strangers: the bytes are walked before anything is decoded, so that no header can claim more than was
- * sent, nothing nests too deeply, keys are texts, and no extension but the timestamp (https://msgpack.org) comes through.
+ * sent, nothing nests too deeply, there are not too many values, texts are UTF-8 and keys are texts, and no extension but the
+ * timestamp (https://msgpack.org) comes through.
  */
+import { isUtf8 } from 'node:buffer'
 import { Unpackr } from 'msgpackr/unpack'
 import { MillraceError, type PayloadIssue } from '../contracts/errors.ts'
 import { DEPTH_MAX, isForbiddenKey, payloadRefusal } from './payload-limits.ts'
@@ -11,6 +13,8 @@ const DECODING: object = { useRecords: false, mapsAsObjects: true, moreTypes: fa
 const unpackr = new Unpackr(DECODING)
 
 const TIMESTAMP_EXTENSION = 0xff
+/** Of a body, arrays, maps and keys included; each costs time and memory, however few its bytes. */
+const VALUES_MAX = 1024 ** 2
 
 /** Where one value of a body stands, and why it may not be decoded. */
 export interface MsgpackSlice {
@@ -24,8 +28,10 @@ export interface MsgpackSlice {
  * @throws MillraceError `command.malformed`, `command.invalid`
  */
 export function decodeMsgpack(body: Buffer): unknown {
-  if (new MsgpackWalk(body, 0).skip() !== body.length) throw malformed('bytes are left after the value')
-  return decodeSlice({ bytes: body, issue: inspect(body, DEPTH_MAX) })
+  const walk = new MsgpackWalk(body)
+  const slice = walk.slice(DEPTH_MAX)
+  if (walk.at !== body.length) throw malformed('bytes are left after the value')
+  return decodeSlice(slice)
 }
 
 /**
@@ -34,24 +40,23 @@ export function decodeMsgpack(body: Buffer): unknown {
  * @throws MillraceError `command.malformed` when the bytes are no MessagePack, `command.invalid` when they hold no array
  */
 export function sliceMsgpackArray(body: Buffer, countMax: number): MsgpackSlice[] {
-  const walk = new MsgpackWalk(body, 0)
-  if (walk.skip() !== body.length) throw malformed('bytes are left after the value')
-  const head = new MsgpackWalk(body, 0).arrayHead()
-  if (head === undefined) throw new MillraceError('command.invalid', 'Send an array of commands.')
-  if (head.count > countMax) {
+  const walk = new MsgpackWalk(body)
+  const count = walk.arrayCount()
+  if (count === undefined) {
+    // What is no MessagePack at all is told as that.
+    decodeMsgpack(body)
+    throw new MillraceError('command.invalid', 'Send an array of commands.')
+  }
+  if (count > countMax) {
+    if (count > body.length) throw malformed(TOO_LONG)
     throw new MillraceError(
       'command.too-large',
-      `The body holds ${head.count} commands; at most ${countMax} are taken at once.`,
+      `The body holds ${count} commands; at most ${countMax} are taken at once.`,
     )
   }
   const slices: MsgpackSlice[] = []
-  let at = head.at
-  for (let i = 0; i < head.count; i++) {
-    const end = new MsgpackWalk(body, at).skip()
-    const bytes = body.subarray(at, end)
-    slices.push({ bytes, issue: inspect(bytes, DEPTH_MAX + 1) })
-    at = end
-  }
+  for (let i = 0; i < count; i++) slices.push(walk.slice(DEPTH_MAX + 1))
+  if (walk.at !== body.length) throw malformed('bytes are left after the value')
   return slices
 }
 
@@ -65,9 +70,7 @@ export function decodeSlice({ bytes, issue }: MsgpackSlice): unknown {
   }
 }
 
-function inspect(bytes: Buffer, depthMax: number): PayloadIssue | undefined {
-  return new MsgpackWalk(bytes, 0).inspect(depthMax)
-}
+const TOO_LONG = 'a length is larger than what follows'
 
 function malformed(why: string): MillraceError {
   return new MillraceError('command.malformed', `The body is not MessagePack: ${why}.`)
@@ -79,46 +82,64 @@ type Shape = 'scalar' | 'array' | 'map' | 'text' | 'extension'
 interface Head {
   readonly shape: Shape
   readonly count: number
-  readonly at: number
 }
+
+const NO_TEXT = 'is a text that is not UTF-8'
 
 class MsgpackWalk {
   readonly #bytes: Buffer
-  #at: number
+  #at = 0
+  #values = 0
 
-  constructor(bytes: Buffer, at: number) {
+  constructor(bytes: Buffer) {
     this.#bytes = bytes
-    this.#at = at
   }
 
-  arrayHead(): Head | undefined {
-    const head = this.#head()
-    return head.shape === 'array' ? head : undefined
+  get at(): number {
+    return this.#at
   }
 
-  /** Steps over one value, however deep, and answers where it ends. */
-  skip(): number {
+  arrayCount(): number | undefined {
+    const { shape, count } = this.#head()
+    return shape === 'array' ? count : undefined
+  }
+
+  /** The next value, and the first thing that may not be in it. */
+  slice(depthMax: number): MsgpackSlice {
+    const [from, values] = [this.#at, this.#values]
+    const issue = this.#inspect(depthMax)
+    if (issue !== undefined) {
+      // It stopped inside; the value ends further on.
+      this.#at = from
+      this.#values = values
+      this.#skip()
+    }
+    return { bytes: this.#bytes.subarray(from, this.#at), issue }
+  }
+
+  /** Steps over one value, however deep. */
+  #skip(): void {
     for (let open = 1; open > 0; open--) {
       const { shape, count } = this.#head()
       if (shape === 'array') open += count
       else if (shape === 'map') open += 2 * count
-      if (open > this.#bytes.length - this.#at + 1) throw malformed('a length is larger than what follows')
+      if (open > this.#bytes.length - this.#at + 1) throw malformed(TOO_LONG)
     }
-    return this.#at
   }
 
-  /** The first thing that may not be in one value. */
-  inspect(depth: number): PayloadIssue | undefined {
+  #inspect(depth: number): PayloadIssue | undefined {
     const { shape, count } = this.#head()
     if (shape === 'extension') return { pointer: '', detail: 'is an extension type that is not allowed' }
-    if (shape !== 'array' && shape !== 'map') return undefined
+    if (shape === 'text') return this.#isText(count) ? undefined : { pointer: '', detail: NO_TEXT }
+    if (shape === 'scalar') return undefined
+    if (count > this.#bytes.length - this.#at) throw malformed(TOO_LONG)
     if (depth === 0) return { pointer: '', detail: `is nested deeper than ${DEPTH_MAX} levels` }
     for (let i = 0; i < count; i++) {
       const key = shape === 'map' ? this.#key() : String(i)
-      if (key === undefined) return { pointer: '', detail: 'has a key that is not a text' }
+      if (key === undefined) return { pointer: '', detail: 'has a key that is not a text in UTF-8' }
       if (shape === 'map' && isForbiddenKey(key))
         return { pointer: `/${key}`, detail: 'is a key that is not allowed' }
-      const issue = this.inspect(depth - 1)
+      const issue = this.#inspect(depth - 1)
       if (issue !== undefined)
         return { pointer: `/${key.slice(0, 80)}${issue.pointer}`, detail: issue.detail }
     }
@@ -127,11 +148,24 @@ class MsgpackWalk {
 
   #key(): string | undefined {
     const { shape, count } = this.#head()
-    return shape === 'text' ? this.#bytes.toString('utf8', this.#at - count, this.#at) : undefined
+    if (shape !== 'text' || !this.#isText(count)) return undefined
+    return this.#bytes.toString('utf8', this.#at - count, this.#at)
+  }
+
+  /** Whether the bytes just stepped over are UTF-8: others would become another text without a word. */
+  #isText(length: number): boolean {
+    for (let at = this.#at - length; at < this.#at; at++) {
+      if ((this.#bytes[at] ?? 0) >= 0x80) return isUtf8(this.#bytes.subarray(at, this.#at))
+    }
+    return true
   }
 
   /** Reads one header and steps over the bytes that belong to it, children excepted. */
   #head(): Head {
+    this.#values += 1
+    if (this.#values > VALUES_MAX) {
+      throw new MillraceError('command.too-large', 'The body holds too many values: send less at once.')
+    }
     const byte = this.#uint(1)
     if (byte < 0x80 || byte >= 0xe0) return this.#of('scalar', 0)
     if (byte < 0x90) return this.#of('map', byte & 0x0f)
@@ -189,7 +223,7 @@ class MsgpackWalk {
 
   #of(shape: Shape, count: number): Head {
     if (shape === 'scalar' || shape === 'text') this.#step(count)
-    return { shape, count, at: this.#at }
+    return { shape, count }
   }
 
   /** A timestamp has 4, 8 or 12 bytes. */
@@ -197,7 +231,7 @@ class MsgpackWalk {
     const type = this.#uint(1)
     this.#step(length)
     const isTimestamp = type === TIMESTAMP_EXTENSION && (length === 4 || length === 8 || length === 12)
-    return { shape: isTimestamp ? 'scalar' : 'extension', count: length, at: this.#at }
+    return { shape: isTimestamp ? 'scalar' : 'extension', count: length }
   }
 
   #uint(length: number): number {

@@ -19,6 +19,7 @@ export type ProblemName =
   | 'unauthenticated'
   | 'forbidden'
   | 'not-found'
+  | 'foreign-page'
   | 'unknown-command-type'
   | 'unknown-projection'
   | 'status-expired'
@@ -69,6 +70,12 @@ export const PROBLEM_KINDS: Readonly<Record<ProblemName, ProblemKind>> = {
     title: 'Not allowed',
     meaning:
       'The credential is valid, and it may not do this: its scopes or its tenant say otherwise. Whether what was asked for exists is not told.',
+  },
+  'foreign-page': {
+    status: 403,
+    title: 'A page of another site asked',
+    meaning:
+      'The admin listener does not answer browsers on behalf of other sites, nor, on loopback, under a host name that is not localhost: nobody who shows a page to an operator may act in their place. Call it from a program, by address.',
   },
   'not-found': {
     status: 404,

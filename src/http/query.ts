@@ -12,8 +12,10 @@ export function readQuery<Name extends string>(
   known: readonly Name[],
 ): Partial<Record<Name, string>> {
   const found: Partial<Record<Name, string>> = {}
-  if (!url.includes('?')) return found
-  for (const [given, value] of new URL(url).searchParams) {
+  const from = url.indexOf('?')
+  if (from < 0) return found
+  // Not through URL: what stands before the query comes from the Host header, which may be no host at all.
+  for (const [given, value] of new URLSearchParams(url.slice(from + 1))) {
     const name = known.find((each) => each === given)
     if (name === undefined) throw unknown(given, known)
     if (found[name] !== undefined)

@@ -8,6 +8,7 @@ import type { Telemetry } from '../contracts/telemetry.ts'
 import type { Clock } from '../runtime/clock.ts'
 import { Service } from '../runtime/service.ts'
 import type { HttpEnv } from './http-env.ts'
+import { addressed, isAddressed, refuseUnaddressed } from './request-target.ts'
 
 /** What a listener needs of a Hono app. */
 export interface HttpApp {
@@ -65,7 +66,11 @@ export class HttpServer extends Service {
         port,
         idleTimeout: idleTimeoutS,
         maxRequestBodySize: BODY_BYTES_MAX,
-        fetch: (request, server) => app.fetch(request, server),
+        fetch: (request, server) => {
+          if (isAddressed(request)) return app.fetch(request, server)
+          const meant = addressed(request)
+          return meant === undefined ? refuseUnaddressed(request) : app.fetch(meant, server)
+        },
         error: (error) => {
           telemetry.emit('request.failed', { route: name, requestId: '', error: describeError(error) })
           return new Response(null, { status: 500 })

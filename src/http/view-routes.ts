@@ -229,6 +229,11 @@ function readDirection(value: string | undefined): 'forward' | 'backward' | unde
   throw new MillraceError('command.malformed', 'Query parameter "direction" is "forward" or "backward".')
 }
 
+/** A host may be anything that a client sent. */
+function pathAndQuery(url: string): string {
+  return url.slice(url.indexOf('/', url.indexOf('://') + 3))
+}
+
 /** The neighbours of a page (RFC 8288), relative to this server. */
 export function linkHeader(
   url: string,
@@ -240,7 +245,7 @@ export function linkHeader(
     ['prev', prev],
   ] as const) {
     if (cursor === undefined) continue
-    const target = new URL(url)
+    const target = new URL(pathAndQuery(url), 'http://localhost')
     target.searchParams.set('cursor', cursor)
     links.push(`<${target.pathname}${target.search}>; rel="${rel}"`)
   }

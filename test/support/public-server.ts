@@ -4,6 +4,7 @@ import { EndWatch } from '../../src/commands/end-watch.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
 import type { Answers } from '../../src/http/answers.ts'
 import type { Guard } from '../../src/http/guard.ts'
+import type { BodyReader } from '../../src/http/body-reader.ts'
 import { createPublicApp, type PublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
 import type { RateLimitParts } from '../../src/http/rate-limits.ts'
 import { HttpServer } from '../../src/http/server.ts'
@@ -27,6 +28,7 @@ export interface PublicServer extends AsyncDisposable {
   readonly ends: EndWatch
   readonly server: HttpServer
   readonly tails: Tails
+  readonly bodies: BodyReader
   readonly ids: CommandIds
   readonly telemetry: RecordedTelemetry
   readonly answers: Answers
@@ -89,7 +91,7 @@ export async function startPublicServer(
   await limiter?.start()
   const types = new Set([...catalogue.commands.values()].map(({ type }) => type))
   const limits = limiter && { limiter, types, legacyHeaders: false, ...options.limiting }
-  const { app, answers, routes } = createPublicApp({
+  const { app, answers, bodies, routes } = createPublicApp({
     ...{ limits, bus, ends, catalogue, views: options.views ?? views, tails, ids, clock, telemetry },
     health: () => [bus, views],
     started: () => true,
@@ -107,7 +109,7 @@ export async function startPublicServer(
   const request = (path: string, init?: RequestInit) => fetch(`${server.url}${path}`, init)
   return {
     url: server.url,
-    ...{ bus, ends, server, tails, ids, telemetry, ingest, answers, routes },
+    ...{ bus, ends, server, bodies, tails, ids, telemetry, ingest, answers, routes },
     fetch: request,
     post: (path, body, headers = {}) =>
       request(path, {

@@ -1,0 +1,25 @@
+/**
+ * Requests whose URL does not say where they go. Bun puts the Host header before the path, and where that header is no host, or
+ * missing as HTTP/1.0 allows, the URL of the request is the bare path: cut as if a host stood before it, `/any-prefix/v1/…`
+ * would be `/v1/…`, past whoever guards paths in front of us.
+ */
+import { problemResponse } from './answers.ts'
+import { describeProblem } from './problem.ts'
+
+const ABSOLUTE = 'http://'
+
+/** Every request with a usable Host header. */
+export function isAddressed({ url }: Request): boolean {
+  return url.startsWith(ABSOLUTE)
+}
+
+/** The same request under a host of ours, for HTTP/1.0 clients such as the checks of a load balancer; undefined: refuse it. */
+export function addressed(request: Request): Request | undefined {
+  if (request.headers.has('host') || !request.url.startsWith('/')) return undefined
+  return new Request(`${ABSOLUTE}localhost${request.url}`, request)
+}
+
+export function refuseUnaddressed(request: Request): Response {
+  const detail = 'The Host header is not a host with an optional port, or the request names no path.'
+  return problemResponse({ request, path: '' }, describeProblem('malformed-request', detail))
+}
