@@ -7,9 +7,11 @@ import { validatePayloadNow } from '../src/contracts/schema.ts'
 import { parseBulk, parseJson } from '../src/http/bulk-body.ts'
 import { checkJsonShape } from '../src/http/json-shape.ts'
 import { decodeMsgpack, sliceMsgpackArray } from '../src/http/msgpack-body.ts'
+import type { ViewSource } from '../src/http/view-routes.ts'
 import { defineCommand } from '../src/index.ts'
 import { buildCatalogue } from '../src/policies/catalogue.ts'
 import { partitionKeys } from '../src/redis/keys.ts'
+import { makeProject } from './support/project.ts'
 import { type PublicServer, startPublicServer } from './support/public-server.ts'
 import { RawConnection, rawExchange } from './support/raw-http.ts'
 import { startTestRedis, type TestRedis } from './support/redis-server.ts'
@@ -267,4 +269,49 @@ describe('slow and broken bodies', () => {
     await until('their places to be free', () => impatient.bodies.open.requests === 0)
     expect(await storedCount()).toBe(stored)
   })
+})
+
+test('only so many requests wait for a view at once; others are read meanwhile, and places come back', async () => {
+  const held = Promise.withResolvers<void>()
+  const view = { value: { n: 1 }, etag: 'x', position: '0-0', afterState: undefined }
+  const views: ViewSource = {
+    address: () => ({}),
+    held: () => undefined,
+    read: async (_projection, _key, options) => {
+      if (options?.after !== undefined) await held.promise
+      return view
+    },
+    page: () => Promise.reject(new Error('not asked')),
+  }
+  await using small = await startPublicServer(redis, catalogue, { views, app: { viewWaitsMax: 3 } })
+  const wait = (): Promise<Response> =>
+    small.fetch('/v1/views/counts/a', { headers: { 'millrace-after': 'x' } })
+  const first = Array.from({ length: 4 }, wait)
+  const refused = await Promise.race(first)
+  expect(refused.status).toBe(503)
+  expect(refused.headers.get('retry-after')).toBe('1')
+  expect((await small.fetch('/v1/views/counts/a')).status).toBe(200)
+  held.resolve()
+  const statuses = (await Promise.all(first)).map(({ status }) => status)
+  expect(statuses.sort()).toEqual([200, 200, 200, 503])
+  expect((await wait()).status).toBe(200)
+})
+
+test('a password of Redis stands in nothing that a start says, whatever goes wrong with it', async () => {
+  const password = 'pass-word-of-redis'
+  const urls = [
+    `redis://user:${password}@127.0.0.1:1/0`,
+    `redis://:${password}/x@127.0.0.1:1`,
+    `redis+sentinel://:${password}@127.0.0.1:1/primary?sentinelPassword=${password}`,
+    `rediss+sentinel://:${password}@@127.0.0.1:1`,
+    `http://user:${password}@127.0.0.1:1`,
+    `${password}@127.0.0.1`,
+  ]
+  for (const REDIS_URL of urls) {
+    await using project = await makeProject()
+    const running = project.start([], { REDIS_URL, MILLRACE_REDIS_WAIT_MS: '200' })
+    expect(await running.ended()).not.toBe(0)
+    expect(running.lines).toContain('millrace:')
+    expect(running.lines).not.toContain(password)
+  }
 })

@@ -42,6 +42,8 @@ export interface PublicAppOptions {
   readonly corsOrigins: CrossOrigins
   /** After this much silence an event tail says that it is still there. Default 15 s. */
   readonly heartbeatMs: number
+  /** How many of them wait at once. Default 1000. */
+  readonly viewWaitsMax: number
 }
 
 const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
@@ -52,6 +54,7 @@ const PUBLIC_APP_DEFAULTS: PublicAppOptions = {
   commandWaitMaxMs: 30_000,
   corsOrigins: [],
   heartbeatMs: 15_000,
+  viewWaitsMax: 1000,
 }
 
 export interface PublicAppParts<Address extends ServedAddress = ServedAddress> {
@@ -92,10 +95,10 @@ export function createPublicApp<Address extends ServedAddress>(parts: PublicAppP
   const { app, answers } = frame
   const bodies = new BodyReader({ requestsMax: options.requestsMax, bytesMax: options.requestBytesMax })
   const direct = new DirectRoutes(app)
-  const { commandWaitMaxMs, corsOrigins } = options
+  const { commandWaitMaxMs, corsOrigins, viewWaitMs, viewWaitsMax } = options
   const source = { bus, ends, bodies, answers, clock, access, limits }
   addCommandRoutes(app, direct, { ...source, commandWaitMaxMs, bounds: options })
-  addViewRoutes(app, direct, { views, answers, viewWaitMs: options.viewWaitMs })
+  addViewRoutes(app, direct, { views, answers, viewWaitMs, viewWaitsMax })
   const { tails, ids } = parts
   addEventRoutes(app, { tails, ids, answers, clock, telemetry, heartbeatMs: options.heartbeatMs })
   addHealthRoutes(app, { answers, sources: health, started, draining })

@@ -66,6 +66,8 @@ export interface ViewRouteParts<Address extends ServedAddress> {
   readonly answers: Answers
   /** How long a request with Millrace-After waits. */
   readonly viewWaitMs: number
+  /** How many of them wait at once: each looks at Redis again and again. */
+  readonly viewWaitsMax: number
 }
 
 export function addViewRoutes<Address extends ServedAddress>(
@@ -74,6 +76,7 @@ export function addViewRoutes<Address extends ServedAddress>(
   parts: ViewRouteParts<Address>,
 ): void {
   const { answers, views } = parts
+  const waits = { count: 0 }
   /** By the parameters of a path, which are the same object for a URL that is asked for again: of who asked for it last. */
   const addresses = new WeakMap<readonly string[], Address>()
   const addressOf = (params: readonly string[], tenant: Tenant): Address => {
@@ -87,7 +90,7 @@ export function addViewRoutes<Address extends ServedAddress>(
   direct.add(
     'GET',
     '/v1/views/:projection/:key',
-    answers.direct('view.read', (exchange) => readOne(exchange, parts, addressOf)),
+    answers.direct('view.read', (exchange) => readOne(exchange, parts, addressOf, waits)),
   )
   app.get(
     '/v1/views/:projection',
@@ -101,8 +104,9 @@ const GRACE_S = 10
 /** At once, when the view lies in memory and nothing has to be waited for. */
 function readOne<Address extends ServedAddress>(
   exchange: Exchange,
-  { views, viewWaitMs }: ViewRouteParts<Address>,
+  { views, viewWaitMs, viewWaitsMax }: ViewRouteParts<Address>,
   addressOf: (params: readonly string[], tenant: Tenant) => Address,
+  waits: { count: number },
 ): Response | Promise<Response> {
   const { request, server, url, params } = exchange
   readQuery(url, [])
@@ -117,10 +121,19 @@ function readOne<Address extends ServedAddress>(
     server?.timeout?.(request, Math.ceil(viewWaitMs / 1000) + GRACE_S)
   }
   const [projection = ''] = params
-  const options =
-    after === undefined ? { tenant } : { tenant, after, waitMs: viewWaitMs, signal: request.signal }
-  return readOrRefuse(views, projection, key, options).then((view) => viewResponse(headers, key, view))
+  const reading = (options: ViewReadOptions): Promise<Response> =>
+    readOrRefuse(views, projection, key, options).then((view) => viewResponse(headers, key, view))
+  if (after === undefined) return reading({ tenant })
+  if (waits.count >= viewWaitsMax) {
+    throw new MillraceError('admission.overloaded', 'Too many requests wait for a view.', { retryAfterS: 1 })
+  }
+  waits.count += 1
+  return reading({ tenant, after, waitMs: viewWaitMs, signal: request.signal }).finally(() => {
+    waits.count -= 1
+  })
 }
+
+type ViewReadOptions = NonNullable<Parameters<ViewSource['read']>[2]>
 
 function viewResponse(given: Headers, key: string, view: ServedView): Response | Promise<Response> {
   const { headers, etag } = formOf(view)
@@ -170,7 +183,7 @@ async function readOrRefuse(
   views: Pick<ViewSource, 'read'>,
   projection: string,
   key: string,
-  options: NonNullable<Parameters<ViewSource['read']>[2]>,
+  options: ViewReadOptions,
 ): ReturnType<ViewSource['read']> {
   try {
     return await views.read(projection, key, options)
