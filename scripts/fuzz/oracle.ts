@@ -16,6 +16,8 @@ export interface Fault {
 const SERVERS_OWN: ReadonlySet<number> = new Set([400, 413, 431, 505])
 /** Methods to which Bun closes the connection without a word. */
 const UNANSWERED: ReadonlySet<string> = new Set(['get', 'BREW', 'CONNECT'])
+/** Nothing lies below it: raw cases put it in front of paths. */
+const GUARDED = '/guarded-prefix'
 const IANA = 'https://iana.org/assignments/http-problem-types#'
 const INSTANCE_CHARS_MAX = 300
 const ANSWER_BYTES_MAX = 4_000_000
@@ -50,6 +52,9 @@ export class Oracle {
     if (body.length > ANSWER_BYTES_MAX) return { rule: 'bounded answers', detail: `${body.length} bytes` }
     if (status >= 500 && status !== 503 && !(status === 505 && body.length === 0)) {
       return { rule: 'no 5xx', detail: `${status} ${text.slice(0, 300)}` }
+    }
+    if (status < 300 && request.raw?.bytes.includes(GUARDED) === true) {
+      return { rule: 'a path is what was sent', detail: `${status} for a path below ${GUARDED}` }
     }
     if (status < 400) return this.#judgeGood(answer, text)
     if (SERVERS_OWN.has(status) && body.length === 0 && headers.get('connection') === 'close')

@@ -122,9 +122,7 @@ export class World {
     return launched
   }
 
-  async #seed(
-    process: RoleProcess,
-  ): Promise<{
+  async #seed(process: RoleProcess): Promise<{
     readonly ended: string[]
     readonly dead: string[]
     readonly waiting: string[]

@@ -13,7 +13,6 @@ export type PayloadOutput<Schema extends PayloadSchema> = StandardSchemaV1.Infer
 
 const ISSUES_MAX = 20
 /** Keys are chosen by the sender and may be as long as a payload. */
-const KEY_CHARS_MAX = 80
 const POINTER_CHARS_MAX = 400
 
 /** True when the value carries a Standard Schema of version 1. */
@@ -70,7 +69,7 @@ function toIssue(issue: StandardSchemaV1.Issue): PayloadIssue {
   const path = issue.path ?? []
   const pointer = path.map((part) => {
     const key = typeof part === 'object' && part !== null ? part.key : part
-    return `/${String(key).slice(0, KEY_CHARS_MAX).replace(/~/g, '~0').replace(/\//g, '~1')}`
+    return `/${String(key).replace(/~/g, '~0').replace(/\//g, '~1')}`
   })
   return { pointer: `#${pointer.join('').slice(0, POINTER_CHARS_MAX)}`, detail: issue.message.slice(0, 300) }
 }
