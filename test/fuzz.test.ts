@@ -17,7 +17,7 @@ import { root } from './source-files.ts'
 const GROUND = {
   ...{ publicPort: 1, adminPort: 2, viewCursor: 'c', deadCursor: 'd' },
   ...{ ended: ['a.0.e1-1.x'], dead: ['a.0.e1-2.x'], waiting: ['a.0.x1.x'], behind: 'a.0.x2.x' },
-  ...{ viewKeys: ['k'], operations: ['o'] },
+  ...{ viewKeys: ['k'], operations: ['o'], keys: ['y'] },
 }
 
 /** Both apps as a role puts them together; nothing is asked of what they are made of. */
@@ -27,11 +27,12 @@ function routesOf(listener: Listener): string[] {
   const nothing = {} as never
   const common = { telemetry, health: () => [], started: () => true, draining: () => false }
   const metrics = new Metrics({ catalogue, telemetry, streams: async () => new Map() })
-  const sources = { command: nothing, schedules: nothing, deadLetters: nothing }
+  const parts = { bus: nothing, ends: nothing, views: nothing, tails: nothing, ids: nothing }
+  const sources = { keys: nothing, command: nothing, schedules: nothing, deadLetters: nothing }
   const routes =
     listener === 'public'
-      ? createPublicApp({ bus: nothing, views: nothing, clock: SYSTEM_CLOCK, ...common }).routes
-      : createAdminApp({ ...sources, catalogue, metrics, ...common }).app.routes
+      ? createPublicApp({ ...parts, catalogue, clock: SYSTEM_CLOCK, ...common }).routes
+      : createAdminApp({ ...sources, catalogue, metrics, ...common }).routes
   metrics.close()
   const lines = routes.filter(({ method }) => method !== 'ALL').map(({ method, path }) => `${method} ${path}`)
   return [...new Set(lines)].sort()

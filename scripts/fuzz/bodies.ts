@@ -37,6 +37,10 @@ export interface Marks {
 /** A body that is right for what the route takes, if the content type is. */
 export function validBody(takes: Takes, form: ContentType['form'], marks: Marks, random: Random): Buffer {
   if (takes === 'redrive') return encode(random.next() < 0.5 ? {} : { payload: { n: 1 } }, form)
+  if (takes === 'key') {
+    return encode({ label: 'fuzzed', scopes: ['commands:write'], expiresInMs: 60_000 }, form)
+  }
+  if (takes === 'rotation') return encode({ oldExpiresInMs: random.whole(1, 60_000) }, form)
   if (takes === 'plan')
     return encode({ filter: { to: '2001-01-01T00:00:00Z' }, dryRun: random.next() < 0.9 }, form)
   const payloads = Array.from({ length: takes === 'bulk' ? random.whole(1, 5) : 1 }, () =>

@@ -91,6 +91,7 @@ function trueName({ path }: FuzzedRoute, name: string, { random, ground }: Drawi
       return pick(random, ['kept.note', 'kept.note', 'kept.note', 'kept.sum'])
     case 'id':
       if (path.includes('dead-letters')) return pick(random, ground.dead)
+      if (path.includes('keys')) return pick(random, ground.keys)
       if (path.includes('operations')) return pick(random, ground.operations)
       return pick(random, random.next() < 0.8 ? ground.ended : ground.waiting)
     case 'projection':

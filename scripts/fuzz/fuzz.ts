@@ -132,8 +132,7 @@ export class Fuzz {
   #record(given: FuzzCase, answers: readonly WireAnswer[]): void {
     if (answers.length === 0) this.#tally.add(given, 'cut')
     for (const answer of answers) this.#tally.add(given, classOf(answer.status))
-    if (!isWhole(given.request) || answers.some(({ status }) => status === 503))
-      this.#account.loseSight(given.index)
+    if (!isWhole(given.request) || answers.some(isSilentOnIds)) this.#account.loseSight(given.index)
     if (given.route.listener !== 'public') return
     for (const answer of answers)
       for (const { id, isCancelled } of idsIn(answer)) {
@@ -234,8 +233,13 @@ function idsIn({
   const isCancelled = text.includes('"status":"cancelled"')
   if (located !== undefined) return [{ id: located, isCancelled }]
   if (status !== 202 || !text.startsWith('{"accepted"')) return []
-  const { results } = JSON.parse(text) as { readonly results: readonly { readonly id?: string }[] }
+  const { results = [] } = JSON.parse(text) as { readonly results?: readonly { readonly id?: string }[] }
   return results.flatMap(({ id }) => (id === undefined ? [] : [{ id, isCancelled: false }]))
+}
+
+/** An answer after which commands may be stored that it does not name: on request it names none, or it says that it does not know. */
+function isSilentOnIds({ status, body }: WireAnswer): boolean {
+  return status === 503 || (status === 202 && body.includes('"accepted"') && !body.includes('"results"'))
 }
 
 export function tell(line: string): void {

@@ -8,6 +8,8 @@ export interface Ground {
   readonly waiting: readonly string[]
   /** Waits for its time, and would change a view. */
   readonly behind: string
+  /** Ids of API keys. */
+  readonly keys: readonly string[]
   readonly viewKeys: readonly string[]
   readonly viewCursor: string
   readonly deadCursor: string

@@ -5,7 +5,7 @@
 
 export type Listener = 'public' | 'admin'
 /** What its body is. */
-export type Takes = 'command' | 'bulk' | 'redrive' | 'plan' | 'nothing'
+export type Takes = 'command' | 'bulk' | 'redrive' | 'plan' | 'key' | 'rotation' | 'nothing'
 
 export interface FuzzedRoute {
   readonly listener: Listener
@@ -68,9 +68,12 @@ export const ROUTES: readonly FuzzedRoute[] = [
   route('public', 'GET /v1/views/:projection', '2xx 400 404', {
     query: ['limit', 'cursor', 'prefix', 'direction'],
   }),
+  route('public', 'GET /v1/events/:stream', '2xx 400 404', { query: ['after', 'from', 'key', 'type'] }),
   ...both('GET /livez', '2xx 400 405', { query: ['verbose'] }),
   ...both('GET /readyz', '2xx 400 405', { query: ['verbose'] }),
   ...both('GET /startupz', '2xx 400 405', { query: ['verbose'] }),
+  ...both('GET /openapi.json', '2xx 405'),
+  ...both('GET /docs', '2xx 405'),
   ...both('GET /problems/:name', '2xx 404'),
   route('admin', 'GET /metrics', '2xx 405'),
   route('admin', 'GET /v1/streams', '2xx 400 405'),
@@ -86,6 +89,12 @@ export const ROUTES: readonly FuzzedRoute[] = [
   route('admin', 'POST /v1/dead-letters/:id/redrive', '2xx 400 404 415 422', { takes: 'redrive' }),
   route('admin', 'POST /v1/dead-letters:redrive', '2xx 400 413 415', { takes: 'plan' }),
   route('admin', 'POST /v1/dead-letters:purge', '2xx 400 413 415', { takes: 'plan' }),
+  route('admin', 'GET /v1/autoscale', '2xx 400 404', { query: ['stream', 'target', 'min', 'max'] }),
+  route('admin', 'GET /v1/keys', '2xx 400', { query: ['limit', 'cursor'] }),
+  route('admin', 'POST /v1/keys', '2xx 400 415', { takes: 'key' }),
+  route('admin', 'GET /v1/keys/:id', '2xx 404'),
+  route('admin', 'POST /v1/keys/:id/rotate', '2xx 400 404 415', { takes: 'rotation' }),
+  route('admin', 'DELETE /v1/keys/:id', '2xx 400 404', { query: ['secret'] }),
   route('admin', 'GET /v1/operations/:id', '2xx 404'),
 ]
 

@@ -42,6 +42,7 @@ export class Tally {
       const classes = of(name)
       const absent = route.expected.filter((answer) => !classes.has(answer))
       if (absent.length > 0) sentences.push(`${name}: no ${absent.join(', ')}`)
+      if (route.takes !== 'command' && route.takes !== 'bulk') continue
       const types = new Set(seen.filter((cell) => cell.route === name).map(({ contentType }) => contentType))
       for (const contentType of types) {
         const answers = of(name, contentType)

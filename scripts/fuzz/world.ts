@@ -21,6 +21,7 @@ const APP: string = join(import.meta.dir, 'app/fuzz')
 const DONE = 40
 const DEAD = 400
 const WAITING = 60
+const KEYS = 30
 const LOOK_MS = 50
 const SETTLE_LIMIT_MS = 60_000
 const FULL = '1mb'
@@ -164,6 +165,14 @@ export class World {
       ...{ method: 'POST', body: JSON.stringify(plan) },
       headers: { 'content-type': 'application/json' },
     })
+    const keys: string[] = []
+    for (let i = 0; i < KEYS; i++) {
+      const made = await fetch(`${adminUrl}/v1/keys`, {
+        ...{ method: 'POST', body: JSON.stringify({ label: `key ${i}`, scopes: ['commands:write'] }) },
+        headers: { 'content-type': 'application/json' },
+      })
+      keys.push(((await made.json()) as { readonly id: string }).id)
+    }
     const operation = (await started.json()) as { readonly id: string }
     return {
       ...seeds,
@@ -171,6 +180,7 @@ export class World {
       viewKeys: ['view-1', 'view-2', ...views.data.map(({ key }) => key)],
       ...{ viewCursor: views.page.next, deadCursor: dead.page.next },
       operations: [operation.id],
+      keys,
     }
   }
 

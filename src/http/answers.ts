@@ -42,7 +42,7 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** What a retry may count on when nothing better is known. */
 const RETRY_AFTER_S = 1
 
-/** An API key or a token where a name belongs is not repeated. A path of `eyJ` alone may not cost a scan from each of them. */
+/** An API key or a token where a name belongs is not repeated, nor a part of one. */
 const CREDENTIALS = /mr_[0-9a-z]{12}_[0-9A-Za-z]*|eyJ[\w.-]{17,}/g
 /** Of a path, in a problem. */
 const PATH_CHARS_MAX = 300

@@ -8,9 +8,18 @@ import { describeProblem } from './problem.ts'
 
 const ABSOLUTE = 'http://'
 
-/** Every request with a usable Host header. */
+/** What stands before the path in the last URL that was looked at closely. Nearly all name the same host. */
+let knownOrigin = ' '
+
+/** Every request with a usable Host header: its URL parses, so whoever needs it in parts may rely on that. */
 export function isAddressed({ url }: Request): boolean {
-  return url.startsWith(ABSOLUTE)
+  if (url.startsWith(knownOrigin)) return true
+  if (!url.startsWith(ABSOLUTE) || !URL.canParse(url)) return false
+  const origin = url.slice(0, url.indexOf('/', ABSOLUTE.length) + 1)
+  // A user in front of the host makes no Request.
+  if (origin.includes('@')) return false
+  knownOrigin = origin
+  return true
 }
 
 /** The same request under a host of ours, for HTTP/1.0 clients such as the checks of a load balancer; undefined: refuse it. */

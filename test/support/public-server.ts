@@ -2,10 +2,12 @@
 import { CommandBus } from '../../src/commands/command-bus.ts'
 import { EndWatch } from '../../src/commands/end-watch.ts'
 import type { CommandBusOptions } from '../../src/commands/submission.ts'
+
 import type { Answers } from '../../src/http/answers.ts'
-import type { Guard } from '../../src/http/guard.ts'
 import type { BodyReader } from '../../src/http/body-reader.ts'
+import type { Guard } from '../../src/http/guard.ts'
 import { createPublicApp, type PublicApp, type PublicAppOptions } from '../../src/http/public-app.ts'
+
 import type { RateLimitParts } from '../../src/http/rate-limits.ts'
 import { HttpServer } from '../../src/http/server.ts'
 import type { ViewSource } from '../../src/http/view-routes.ts'

@@ -12,6 +12,7 @@ export class RawConnection implements Disposable {
   readonly #socket: Socket
   #received = ''
   #isClosed = false
+  #isHead = false
   #wake: (() => void) | undefined
 
   constructor(port: number) {
@@ -32,6 +33,7 @@ export class RawConnection implements Disposable {
 
   /** One character is one byte. */
   send(text: string): this {
+    this.#isHead = text.startsWith('HEAD ')
     this.#socket.write(Buffer.from(text, 'latin1'))
     return this
   }
@@ -51,7 +53,7 @@ export class RawConnection implements Disposable {
     const end = this.#received.indexOf('\r\n\r\n')
     if (end < 0) return undefined
     const head = this.#received.slice(0, end)
-    const length = Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? 0)
+    const length = this.#isHead ? 0 : Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? 0)
     const body = this.#received.slice(end + 4, end + 4 + length)
     if (body.length < length) return undefined
     this.#received = this.#received.slice(end + 4 + length)
