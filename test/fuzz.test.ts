@@ -34,7 +34,7 @@ function routesOf(listener: Listener): string[] {
       ? createPublicApp({ ...parts, catalogue, clock: SYSTEM_CLOCK, ...common }).routes
       : createAdminApp({ ...sources, catalogue, metrics, ...common }).routes
   metrics.close()
-  const lines = routes.filter(({ method }) => method !== 'ALL').map(({ method, path }) => `${method} ${path}`)
+  const lines = routes.map(({ method, path }) => `${method} ${path}`)
   return [...new Set(lines)].sort()
 }
 

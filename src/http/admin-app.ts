@@ -46,6 +46,8 @@ export interface AdminAppParts {
 }
 
 const AUTOSCALE_TARGET = 1000
+/** Health and reference are for everybody. */
+const OWN_PATHS = ['/v1/*', '/metrics']
 
 export interface AdminApp {
   readonly app: HttpApp
@@ -60,7 +62,8 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   const frame = openApp(telemetry, guard && new Access(guard.streamOfType))
   const { app, answers } = frame
   const bodies = new BodyReader(BODY_BOUNDS_DEFAULTS)
-  app.use(ownPagesOnly(answers, parts.isLocal ?? false))
+  const ownPages = ownPagesOnly(answers, parts.isLocal ?? false)
+  for (const path of OWN_PATHS) app.use(path, ownPages)
   addHealthRoutes(app, { answers, sources: health, started, draining })
   addStreamRoutes(app, { command, streams: catalogue.streams, answers })
   const { autoscaleTarget = AUTOSCALE_TARGET } = parts
@@ -81,5 +84,5 @@ export function createAdminApp(parts: AdminAppParts): AdminApp {
   closeApp(frame, ADMIN_ACCEPT_POST)
   const direct = new DirectRoutes(app)
   const guarded = guard === undefined ? direct : guardedApp(direct, direct, guard, answers)
-  return { app: guarded, answers, routes: app.routes }
+  return { app: guarded, answers, routes: app.routes.filter(({ method }) => method !== 'ALL') }
 }
