@@ -214,7 +214,7 @@ function requestIdOf({ request }: Told): string {
   return given !== null && REQUEST_ID.test(given) ? given : randomId()
 }
 
-export function problemResponse(
+function problemResponse(
   told: Told,
   problem: Problem,
   headers: Readonly<Record<string, string>> = {},

@@ -3,7 +3,7 @@
  * missing as HTTP/1.0 allows, the URL of the request is the bare path: cut as if a host stood before it, `/any-prefix/v1/…`
  * would be `/v1/…`, past whoever guards paths in front of us.
  */
-import { problemResponse } from './answers.ts'
+import { randomId } from '../runtime/clock.ts'
 import { describeProblem } from './problem.ts'
 
 const ABSOLUTE = 'http://'
@@ -28,7 +28,17 @@ export function addressed(request: Request): Request | undefined {
   return new Request(`${ABSOLUTE}localhost${request.url}`, request)
 }
 
-export function refuseUnaddressed(request: Request): Response {
+/** No route is reached, so none counts it. */
+export function refuseUnaddressed(): Response {
   const detail = 'The Host header is not a host with an optional port, or the request names no path.'
-  return problemResponse({ request, path: '' }, describeProblem('malformed-request', detail))
+  const problem = describeProblem('malformed-request', detail)
+  const requestId = randomId()
+  return new Response(JSON.stringify({ ...problem, instance: '', requestId }), {
+    status: problem.status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'cache-control': 'no-store',
+      'x-request-id': requestId,
+    },
+  })
 }

@@ -69,7 +69,7 @@ export class HttpServer extends Service {
         fetch: (request, server) => {
           if (isAddressed(request)) return app.fetch(request, server)
           const meant = addressed(request)
-          return meant === undefined ? refuseUnaddressed(request) : app.fetch(meant, server)
+          return meant === undefined ? refuseUnaddressed() : app.fetch(meant, server)
         },
         error: (error) => {
           telemetry.emit('request.failed', { route: name, requestId: '', error: describeError(error) })
